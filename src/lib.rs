@@ -5,4 +5,5 @@ pub mod digest;
 pub mod limits;
 pub mod names;
 pub mod piece;
+pub mod plan;
 pub mod tree;

@@ -34,6 +34,36 @@ pub const PIECES_MAX: u32 = 65_536;
 
 // ---- plan --------------------------------------------------------------------------------------
 
+/// Ranges in flight with one source for one file: enough to hide a round trip and a slow disk; each
+/// further one only queues.
+pub const RANGES_PER_SOURCE: usize = 4;
+/// The longest range asked of a peer. Larger ones save nothing more (reference measurements: 16 MiB
+/// is the cheapest), and a taker holds one upload slot for no longer.
+pub const PEER_RANGE_BYTES: u64 = 16 * MIB;
+/// The longest range asked of an endpoint: fewer requests on a slow line with long round trips.
+pub const ENDPOINT_RANGE_BYTES: u64 = 64 * MIB;
+/// What is asked of a source that has not been measured.
+pub const FIRST_RANGE_BYTES: u64 = 4 * MIB;
+/// How long one range should take: long enough to be worth a request, short enough to deal anew.
+pub const RANGE_TIME: Duration = Duration::from_secs(4);
+/// The planner looks at clocks and rates this often.
+pub const PLAN_TICK: Duration = Duration::from_millis(200);
+/// A peer on a LAN that sends nothing for this long is stuck, frozen or gone.
+pub const PEER_STALL: Duration = Duration::from_secs(3);
+/// A WAN line may pause for longer; `hf` itself waits this long for a byte.
+pub const ENDPOINT_STALL: Duration = Duration::from_secs(10);
+/// A range without a byte for this long may be fetched from an idle source as well.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(1_000);
+/// Peers that hold everything are measured for this long before the WAN is asked to help.
+pub const LAN_HEAD_START: Duration = Duration::from_millis(1_000);
+/// Peers that together give this many bytes a second are "full LAN speed": the WAN is left alone.
+pub const LAN_FULL_BYTES_PER_SEC: f64 = 40.0e6;
+/// The WAN is also left alone when the peers give this many times what it gives.
+pub const LAN_OVER_WAN: f64 = 8.0;
+/// Waiting time after a source's first failure; it doubles up to `SOURCE_BACKOFF_MAX`.
+pub const SOURCE_BACKOFF: Duration = Duration::from_millis(500);
+pub const SOURCE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
 // ---- wire and swarm ----------------------------------------------------------------------------
 
 // ---- hub ---------------------------------------------------------------------------------------

@@ -1,0 +1,270 @@
+//! Dealing: who is asked for what next.
+//!
+//! Knows the state of a plan at one moment. Does not know what led to it.
+//! Invariant: no source has more than `RANGES_PER_SOURCE` ranges, and no piece is asked of more than
+//! two sources at once.
+//!
+//! Free pieces go first, lowest number first, because the file is hashed in order while it arrives.
+//! When none is free, an idle source takes over the end of the range that would take longest.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::{Action, Offer, Plan, RangeId, Source};
+use crate::limits;
+
+/// Whether endpoints are to help.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wan {
+    /// With everything.
+    Helps,
+    /// Only with what no peer can give: the peers are fast enough for the rest.
+    FillsGaps,
+}
+
+/// A speed that stands for "not known" where only proportions matter.
+const UNKNOWN_RATE: f64 = 1.0e6;
+
+impl Plan {
+    /// Gives every source with a free hand something to do.
+    pub(super) fn deal(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let wan = self.wan(now);
+        if wan == Wan::FillsGaps {
+            self.call_off_wan(actions);
+        }
+        // One range a round, so that a small file is spread over all before anyone gets a second.
+        loop {
+            let mut anyone = false;
+            for source in self.idle_sources(now) {
+                let asked = match self.free_run(&source, wan, now) {
+                    Some(pieces) => Some(self.open(&source, pieces, now)),
+                    None => self.take_over(&source, wan, now, actions),
+                };
+                if let Some(action) = asked {
+                    actions.push(action);
+                    anyone = true;
+                }
+            }
+            if !anyone {
+                return;
+            }
+        }
+    }
+
+    /// The sources that may be asked for one more range, peers first, the fastest first.
+    fn idle_sources(&self, now: Instant) -> Vec<Source> {
+        let mut idle: Vec<(&Source, f64)> = self
+            .sources
+            .iter()
+            .filter(|(_, state)| {
+                let depth = if state.offer == Offer::FromStart { 1 } else { limits::RANGES_PER_SOURCE };
+                state.running() < depth && state.rests_until(now).is_none()
+            })
+            .map(|(source, state)| (source, state.rate().unwrap_or(UNKNOWN_RATE)))
+            .collect();
+        idle.sort_by(|(a, fast), (b, slow)| {
+            let is_wan = |source: &Source| matches!(source, Source::Endpoint(_));
+            is_wan(a).cmp(&is_wan(b)).then(slow.total_cmp(fast)).then(a.cmp(b))
+        });
+        idle.into_iter().map(|(source, _)| source.clone()).collect()
+    }
+
+    fn wan(&self, now: Instant) -> Wan {
+        let peers = || {
+            self.sources.iter().filter(|(source, state)| {
+                matches!(source, Source::Peer(_)) && state.rests_until(now).is_none() && state.offer != Offer::FromStart
+            })
+        };
+        if peers().next().is_none() {
+            return Wan::Helps;
+        }
+        let lan_rate: Option<f64> = peers().filter_map(|(_, state)| state.rate()).reduce(|a, b| a + b);
+        let wan_rate: Option<f64> = self
+            .sources
+            .iter()
+            .filter(|(source, _)| matches!(source, Source::Endpoint(_)))
+            .filter_map(|(_, state)| state.rate())
+            .reduce(|a, b| a + b);
+        let fills_gaps = match lan_rate {
+            None => now.saturating_duration_since(self.started) < limits::LAN_HEAD_START,
+            Some(lan) => {
+                let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
+                #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
+                let nearly_done = left as f64 / lan.max(1.0) < limits::LAN_HEAD_START.as_secs_f64();
+                lan >= limits::LAN_FULL_BYTES_PER_SEC
+                    || nearly_done
+                    || wan_rate.is_some_and(|wan| lan >= wan * limits::LAN_OVER_WAN)
+            }
+        };
+        if fills_gaps { Wan::FillsGaps } else { Wan::Helps }
+    }
+
+    /// Ends the endpoints' running ranges after their current piece, where a peer offers the rest.
+    fn call_off_wan(&mut self, actions: &mut Vec<Action>) {
+        let long: Vec<(RangeId, u32)> = self
+            .ranges
+            .iter()
+            .filter(|(_, running)| {
+                matches!(running.source, Source::Endpoint(_))
+                    && self.sources.get(&running.source).is_some_and(|state| state.offer != Offer::FromStart)
+            })
+            .map(|(id, running)| (*id, self.next_of(running) + 1, running.pieces.end))
+            .filter(|(_, keep, end)| keep < end && (*keep..*end).all(|piece| self.a_peer_offers(piece)))
+            .map(|(id, keep, _)| (id, keep))
+            .collect();
+        for (range, end) in long {
+            actions.extend(self.shorten(range, end));
+        }
+    }
+
+    fn a_peer_offers(&self, piece: u32) -> bool {
+        self.sources.iter().any(|(source, state)| matches!(source, Source::Peer(_)) && state.offers(piece))
+    }
+
+    fn is_free(&self, piece: u32) -> bool {
+        !self.have.contains(piece) && self.covered.get(piece as usize).is_some_and(|count| *count == 0)
+    }
+
+    /// The next run of free pieces for a source.
+    fn free_run(&self, source: &Source, wan: Wan, now: Instant) -> Option<Range<u32>> {
+        let state = self.sources.get(source)?;
+        if state.offer == Offer::FromStart {
+            return self.last_resort(now);
+        }
+        let gaps_only = matches!(source, Source::Endpoint(_)) && wan == Wan::FillsGaps;
+        let suits =
+            |piece: u32| self.is_free(piece) && state.offers(piece) && !(gaps_only && self.a_peer_offers(piece));
+        let count = self.cut.count();
+        let wanted = self.wanted_next.min(count);
+        let start = (wanted..count).chain(0..wanted).find(|piece| suits(*piece))?;
+        let longest = self.range_pieces(source);
+        let end = (start + 1..count.min(start.saturating_add(longest))).find(|piece| !suits(*piece));
+        Some(start..end.unwrap_or_else(|| count.min(start.saturating_add(longest))))
+    }
+
+    /// How many pieces one range of a source should have: about `RANGE_TIME` of its speed, and no more
+    /// than its fair part of what is free, so that all sources end together.
+    fn range_pieces(&self, source: &Source) -> u32 {
+        let Some(state) = self.sources.get(source) else { return 1 };
+        let most = match source {
+            Source::Peer(_) => limits::PEER_RANGE_BYTES,
+            Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "an estimate of bytes")]
+        let depth = limits::RANGES_PER_SOURCE as f64;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is bounded next")]
+        let by_speed = state
+            .rate()
+            .map_or(limits::FIRST_RANGE_BYTES, |rate| (rate / depth * limits::RANGE_TIME.as_secs_f64()) as u64);
+        let free = (0..self.cut.count()).filter(|piece| self.is_free(*piece) && state.offers(*piece)).count();
+        let total: f64 = self.sources.values().map(|other| other.rate().unwrap_or(UNKNOWN_RATE)).sum();
+        let part = state.rate().unwrap_or(UNKNOWN_RATE) / total.max(1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a fair part of a count is a smaller count"
+        )]
+        let fair = (free as f64 * part / depth).ceil() as u32;
+        let pieces = by_speed.min(most) / self.cut.piece_bytes();
+        u32::try_from(pieces).unwrap_or(u32::MAX).min(fair).max(1)
+    }
+
+    /// The range for an endpoint that ignores ranges: everything from the first missing piece on, when
+    /// nobody else can bring it.
+    fn last_resort(&self, now: Instant) -> Option<Range<u32>> {
+        let first = self.missing().next()?;
+        let others_can = self
+            .sources
+            .values()
+            .any(|state| state.offer != Offer::FromStart && state.rests_until(now).is_none() && state.offers(first));
+        (!others_can && self.ranges.is_empty()).then(|| first..self.cut.count())
+    }
+
+    /// Lets an idle source take over the end of the running range that would take longest, or, when
+    /// that is down to one piece and silent, fetch this piece as well.
+    fn take_over(&mut self, thief: &Source, wan: Wan, now: Instant, actions: &mut Vec<Action>) -> Option<Action> {
+        let state = self.sources.get(thief)?;
+        if state.offer == Offer::FromStart {
+            return None;
+        }
+        let gaps_only = matches!(thief, Source::Endpoint(_)) && wan == Wan::FillsGaps;
+        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
+        let own = state.rate().map(|rate| rate / (state.running() + 1) as f64);
+        let mut slowest: Option<(f64, RangeId, Range<u32>, bool)> = None;
+        for (id, running) in &self.ranges {
+            let silent = now.saturating_duration_since(running.last_byte.max(running.started)) >= limits::HEDGE_AFTER;
+            if running.source == *thief || (gaps_only && !silent) {
+                continue;
+            }
+            let next = self.next_of(running);
+            // The end of the range, as far as the thief has it and it is missing.
+            let suits = |piece: &u32| !self.have.contains(*piece) && state.offers(*piece) && !self.is_doubled(*piece);
+            let start = (next..running.pieces.end).rev().take_while(suits).last();
+            let Some(start) = start else { continue };
+            let secs = self.secs_left(running, silent);
+            if slowest.as_ref().is_none_or(|(most, ..)| secs > *most) {
+                slowest = Some((secs, *id, start..running.pieces.end, silent));
+            }
+        }
+        let (secs, victim, tail, silent) = slowest?;
+        let next = self.ranges.get(&victim).map(|running| self.next_of(running))?;
+        let piece_secs = own.map_or(secs / 2.0, |own| self.secs_for(1, own));
+        // What stands to be won must be worth a request.
+        if !silent && secs < (piece_secs * 2.0).max(limits::PLAN_TICK.as_secs_f64() * 2.0) {
+            return None;
+        }
+        if tail.start == next && tail.len() == 1 {
+            return Some(self.open(thief, tail, now));
+        }
+        // The piece that is on its way stays with its source, unless nothing comes at all.
+        let split_from = if silent { tail.start } else { tail.start.max(next + 1) };
+        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
+        let part =
+            if silent { 1.0 } else { secs / (secs + self.secs_for(tail.len() as u32, own.unwrap_or(UNKNOWN_RATE))) };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of a count is a smaller count"
+        )]
+        let give = ((f64::from(tail.end - split_from) * part).ceil() as u32).clamp(1, self.range_limit(thief));
+        let mid = tail.end.saturating_sub(give).max(split_from);
+        if mid >= tail.end {
+            return None;
+        }
+        if mid > next {
+            actions.extend(self.shorten(victim, mid));
+        }
+        Some(self.open(thief, mid..tail.end, now))
+    }
+
+    fn range_limit(&self, source: &Source) -> u32 {
+        let bytes = match source {
+            Source::Peer(_) => limits::PEER_RANGE_BYTES,
+            Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
+        };
+        u32::try_from(bytes / self.cut.piece_bytes()).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn is_doubled(&self, piece: u32) -> bool {
+        self.covered.get(piece as usize).is_some_and(|count| *count > 1)
+    }
+
+    /// How long a running range will take at its source's speed; a silent one takes for ever.
+    fn secs_left(&self, running: &super::Running, silent: bool) -> f64 {
+        if silent {
+            return f64::MAX;
+        }
+        let Some(state) = self.sources.get(&running.source) else { return f64::MAX };
+        let left = running.pieces.end.saturating_sub(self.next_of(running));
+        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
+        let rate = state.rate().unwrap_or(UNKNOWN_RATE) / state.running().max(1) as f64;
+        self.secs_for(left, rate)
+    }
+
+    fn secs_for(&self, pieces: u32, rate: f64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
+        let bytes = (u64::from(pieces) * self.cut.piece_bytes()) as f64;
+        bytes / rate.max(1.0)
+    }
+}

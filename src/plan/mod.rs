@@ -1,0 +1,360 @@
+//! Plans: which piece from which source next, for one file.
+//!
+//! Knows pieces, sources and how fast each has been. Does not know files, sockets or clocks: events
+//! and `now` come in, actions go out, and whoever holds the plan performs them. So a thousand
+//! schedules can be tried in a second.
+//! Invariant: a piece that is missing is free, or in at least one running range, never neither;
+//! so as long as one usable source offers it, it arrives.
+
+mod deal;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::limits;
+use crate::names::PeerId;
+use crate::piece::{Cut, PieceSet};
+use source::SourceState;
+
+/// Where bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    Peer(PeerId),
+    /// A Hub endpoint or mirror, by its base URL.
+    Endpoint(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Peer(peer) => write!(f, "peer {peer}"),
+            Source::Endpoint(url) => write!(f, "endpoint {url}"),
+        }
+    }
+}
+
+/// What a source can give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    Whole,
+    Pieces(PieceSet),
+    /// The whole file, but only from its first byte on: an endpoint that ignores ranges. It is asked
+    /// only for what nobody else has.
+    FromStart,
+}
+
+/// One range that was asked for; numbers are never used twice within a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RangeId(u64);
+
+/// How a range came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was asked, or still wanted, has come.
+    Complete,
+    /// The source is alive but wants to be left alone for a while.
+    Busy(Duration),
+    /// The connection broke, timed out, or the answer was no answer.
+    Failed,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A source can be asked, with what it gave lately in bytes a second, if that is known. Also
+    /// changes the offer of a source that is there already.
+    Joined { source: Source, offer: Offer, rate: Option<f64> },
+    /// A source must not be asked any more; its running ranges are dropped.
+    Left(Source),
+    /// Payload arrived in a range.
+    Received { range: RangeId, bytes: u64 },
+    /// A piece is complete and written. It may come from any range that covered it.
+    Piece(u32),
+    /// A piece of a range is not what it should be; it is fetched anew.
+    Refused { range: RangeId, piece: u32 },
+    /// Pieces that were complete are not any more: the file is being repaired.
+    Reopened(Vec<u32>),
+    /// A range is over.
+    Ended { range: RangeId, how: Ended },
+    /// A reader waits for the bytes from this piece on.
+    WantedNext(u32),
+    /// Time passed.
+    Tick,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask `source` for `pieces`.
+    Ask { range: RangeId, source: Source, pieces: Range<u32> },
+    /// Let a running range end before piece `end`: somebody else brings the rest.
+    Shorten { range: RangeId, end: u32 },
+    /// Give a running range up.
+    Drop { range: RangeId },
+}
+
+/// What the plan can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Every piece is there.
+    Done,
+    /// Ranges are running, or will be at the next tick.
+    Working,
+    /// The sources that could give what is missing are backing off; the first may be asked again then.
+    Waiting(Instant),
+    /// No source offers what is missing.
+    NoSource,
+}
+
+/// A running range.
+#[derive(Debug, Clone)]
+struct Running {
+    source: Source,
+    pieces: Range<u32>,
+    /// Bytes that have come, to tell how far the range is.
+    received: u64,
+    started: Instant,
+    last_byte: Instant,
+}
+
+/// The plan for one file.
+#[derive(Debug)]
+pub struct Plan {
+    cut: Cut,
+    have: PieceSet,
+    /// How many running ranges still have to bring each piece.
+    covered: Vec<u8>,
+    sources: BTreeMap<Source, SourceState>,
+    ranges: BTreeMap<RangeId, Running>,
+    next_range: u64,
+    wanted_next: u32,
+    started: Instant,
+}
+
+impl Plan {
+    /// A plan for a file of which `have` is there already.
+    pub fn new(cut: Cut, have: PieceSet, now: Instant) -> Self {
+        Self {
+            cut,
+            covered: vec![0; cut.count() as usize],
+            have,
+            sources: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            next_range: 0,
+            wanted_next: 0,
+            started: now,
+        }
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Joined { source, offer, rate } => {
+                let offer = if self.fits(&offer) { offer } else { Offer::Pieces(PieceSet::none(self.cut.count())) };
+                match self.sources.get_mut(&source) {
+                    Some(state) => state.offer = offer,
+                    None => {
+                        self.sources.insert(source, SourceState::new(offer, rate));
+                    }
+                }
+            }
+            Event::Left(source) => {
+                self.sources.remove(&source);
+                let orphaned: Vec<RangeId> =
+                    self.ranges.iter().filter(|(_, r)| r.source == source).map(|(id, _)| *id).collect();
+                for range in orphaned {
+                    self.close(range);
+                    actions.push(Action::Drop { range });
+                }
+            }
+            Event::Received { range, bytes } => {
+                if let Some(running) = self.ranges.get_mut(&range) {
+                    running.received += bytes;
+                    running.last_byte = now;
+                    if let Some(state) = self.sources.get_mut(&running.source) {
+                        state.received(bytes, now);
+                    }
+                }
+                // Bytes alone change nothing in the deal; the next tick looks at the rates.
+                return actions;
+            }
+            Event::Piece(piece) => {
+                self.have.insert(piece);
+                let useless: Vec<RangeId> =
+                    self.ranges.iter().filter(|(_, r)| !self.still_wants(r)).map(|(id, _)| *id).collect();
+                for range in useless {
+                    // A range that has brought all that it was asked for ends by itself; one whose last
+                    // pieces somebody else brought is told to stop.
+                    let brought_all = self.ranges.get(&range).is_some_and(|r| self.next_of(r) >= r.pieces.end);
+                    if !brought_all {
+                        self.close(range);
+                        actions.push(Action::Drop { range });
+                    }
+                }
+            }
+            Event::Refused { range, piece } => {
+                if let Some(state) = self.ranges.get(&range).and_then(|r| self.sources.get_mut(&r.source)) {
+                    state.refuse(piece);
+                }
+            }
+            Event::Reopened(pieces) => {
+                for piece in pieces {
+                    self.have.remove(piece);
+                }
+            }
+            Event::Ended { range, how } => self.ended(range, &how, now),
+            Event::WantedNext(piece) => self.wanted_next = piece,
+            Event::Tick => {
+                for state in self.sources.values_mut() {
+                    state.measure(now);
+                }
+                self.drop_stalled(now, &mut actions);
+            }
+        }
+        self.deal(now, &mut actions);
+        actions
+    }
+
+    /// What the plan can do next.
+    pub fn outlook(&self, now: Instant) -> Outlook {
+        if self.have.is_full() {
+            return Outlook::Done;
+        }
+        if !self.ranges.is_empty() {
+            return Outlook::Working;
+        }
+        let useful = |state: &&SourceState| self.missing().any(|piece| state.offers(piece));
+        match self.sources.values().filter(useful).map(|state| state.rests_until(now)).min() {
+            None => Outlook::NoSource,
+            Some(None) => Outlook::Working,
+            Some(Some(until)) => Outlook::Waiting(until),
+        }
+    }
+
+    /// The pieces that are there.
+    pub fn have(&self) -> &PieceSet {
+        &self.have
+    }
+
+    /// How many sources are bringing pieces now: peers, and endpoints.
+    pub fn busy_sources(&self) -> (usize, usize) {
+        let busy: std::collections::BTreeSet<&Source> = self.ranges.values().map(|r| &r.source).collect();
+        let peers = busy.iter().filter(|source| matches!(source, Source::Peer(_))).count();
+        (peers, busy.len() - peers)
+    }
+
+    /// What a source was measured to give, in bytes a second; `None` before it was.
+    pub fn rate(&self, source: &Source) -> Option<f64> {
+        self.sources.get(source).and_then(|state| state.rate())
+    }
+
+    /// An offer about another number of pieces speaks of another file.
+    fn fits(&self, offer: &Offer) -> bool {
+        match offer {
+            Offer::Whole | Offer::FromStart => true,
+            Offer::Pieces(set) => set.count() == self.cut.count(),
+        }
+    }
+
+    fn missing(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.cut.count()).filter(|piece| !self.have.contains(*piece))
+    }
+
+    /// The first piece of a range that has not come whole.
+    fn next_of(&self, running: &Running) -> u32 {
+        let begin = self.cut.bytes(&running.pieces).start;
+        let reached = begin + running.received;
+        if reached >= self.cut.bytes(&running.pieces).end {
+            return running.pieces.end;
+        }
+        self.cut.at(reached)
+    }
+
+    fn still_wants(&self, running: &Running) -> bool {
+        (self.next_of(running)..running.pieces.end).any(|piece| !self.have.contains(piece))
+    }
+
+    /// Notes that a range runs.
+    fn open(&mut self, source: &Source, pieces: Range<u32>, now: Instant) -> Action {
+        let range = RangeId(self.next_range);
+        self.next_range += 1;
+        self.cover(&pieces, |count| count.saturating_add(1));
+        if let Some(state) = self.sources.get_mut(source) {
+            state.started(now);
+        }
+        let running =
+            Running { source: source.clone(), pieces: pieces.clone(), received: 0, started: now, last_byte: now };
+        self.ranges.insert(range, running);
+        Action::Ask { range, source: source.clone(), pieces }
+    }
+
+    /// Notes that a range runs no more.
+    fn close(&mut self, range: RangeId) -> Option<Running> {
+        let running = self.ranges.remove(&range)?;
+        self.cover(&running.pieces, |count| count.saturating_sub(1));
+        if let Some(state) = self.sources.get_mut(&running.source) {
+            state.finished();
+        }
+        Some(running)
+    }
+
+    /// Ends a running range before piece `end`.
+    fn shorten(&mut self, range: RangeId, end: u32) -> Option<Action> {
+        let running = self.ranges.get_mut(&range)?;
+        let cut_off = end..running.pieces.end;
+        running.pieces.end = end;
+        self.cover(&cut_off, |count| count.saturating_sub(1));
+        Some(Action::Shorten { range, end })
+    }
+
+    fn cover(&mut self, pieces: &Range<u32>, change: impl Fn(u8) -> u8) {
+        for count in self.covered.iter_mut().take(pieces.end as usize).skip(pieces.start as usize) {
+            *count = change(*count);
+        }
+    }
+
+    fn ended(&mut self, range: RangeId, how: &Ended, now: Instant) {
+        let Some(running) = self.close(range) else { return };
+        let Some(state) = self.sources.get_mut(&running.source) else { return };
+        match how {
+            Ended::Complete => state.succeeded(),
+            Ended::Busy(wait) => state.rest(now, *wait),
+            Ended::Failed => state.failed(now),
+        }
+    }
+
+    /// Gives up ranges whose source has gone silent.
+    fn drop_stalled(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let stalled: Vec<RangeId> = self
+            .ranges
+            .iter()
+            .filter(|(_, running)| {
+                let patience = match running.source {
+                    Source::Peer(_) => limits::PEER_STALL,
+                    Source::Endpoint(_) => limits::ENDPOINT_STALL,
+                };
+                // One stream may wait behind the others of its source, so a source that is giving
+                // anything at all gets more time for this one.
+                let source_quiet =
+                    self.sources.get(&running.source).is_none_or(|state| state.quiet_for(now) >= patience);
+                let quiet = now.saturating_duration_since(running.last_byte);
+                quiet >= patience * 3 || (quiet >= patience && source_quiet)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for range in stalled {
+            if let Some(running) = self.close(range)
+                && let Some(state) = self.sources.get_mut(&running.source)
+            {
+                state.failed(now);
+            }
+            actions.push(Action::Drop { range });
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One source, as a plan sees it: what it offers, what it gives, and when it may be asked again.
+//!
+//! Knows one source's past within one file. Does not know the other sources.
+//! Invariant: a source that failed is not asked again before its waiting time is over.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::Offer;
+use crate::limits;
+
+/// How much the newest measurement counts. At five looks a second, old speed is forgotten in about
+/// two seconds.
+const NEWEST_WEIGHT: f64 = 0.3;
+
+#[derive(Debug)]
+pub(super) struct SourceState {
+    pub(super) offer: Offer,
+    /// Pieces that came from it and were wrong: not asked of it again.
+    refused: BTreeSet<u32>,
+    rate: Option<f64>,
+    /// What has come since the last look, and when that was; `None` while nothing runs.
+    window: Option<(u64, Instant)>,
+    running: usize,
+    failures: u32,
+    rests_until: Option<Instant>,
+    last_byte: Option<Instant>,
+}
+
+impl SourceState {
+    pub(super) fn new(offer: Offer, rate: Option<f64>) -> Self {
+        Self {
+            offer,
+            refused: BTreeSet::new(),
+            rate,
+            window: None,
+            running: 0,
+            failures: 0,
+            rests_until: None,
+            last_byte: None,
+        }
+    }
+
+    pub(super) fn offers(&self, piece: u32) -> bool {
+        if self.refused.contains(&piece) {
+            return false;
+        }
+        match &self.offer {
+            Offer::Whole | Offer::FromStart => true,
+            Offer::Pieces(set) => set.contains(piece),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, piece: u32) {
+        self.refused.insert(piece);
+    }
+
+    /// Bytes a second, as far as it was measured.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// When the source may be asked again, if it is resting now.
+    pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
+        self.rests_until.filter(|until| *until > now)
+    }
+
+    /// How long nothing has come from it.
+    pub(super) fn quiet_for(&self, now: Instant) -> Duration {
+        self.last_byte.map_or(Duration::MAX, |last| now.saturating_duration_since(last))
+    }
+
+    pub(super) fn started(&mut self, now: Instant) {
+        self.running += 1;
+        self.window.get_or_insert((0, now));
+    }
+
+    pub(super) fn finished(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    pub(super) fn received(&mut self, bytes: u64, now: Instant) {
+        self.last_byte = Some(now);
+        // A resting source that gives after all is awake.
+        self.window.get_or_insert((0, now)).0 += bytes;
+    }
+
+    /// Takes a look at the speed.
+    pub(super) fn measure(&mut self, now: Instant) {
+        let Some((bytes, since)) = self.window else { return };
+        let secs = now.saturating_duration_since(since).as_secs_f64();
+        if secs < limits::PLAN_TICK.as_secs_f64() {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+        let newest = bytes as f64 / secs;
+        // Before the first byte there is a request on its way: that says nothing about the speed.
+        if bytes > 0 || self.rate.is_some() {
+            self.rate = Some(self.rate.map_or(newest, |old| old + NEWEST_WEIGHT * (newest - old)));
+        }
+        self.window = (self.running > 0).then_some((0, now));
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    pub(super) fn failed(&mut self, now: Instant) {
+        let wait = limits::SOURCE_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(limits::SOURCE_BACKOFF_MAX);
+        self.failures += 1;
+        self.rest(now, wait);
+    }
+
+    pub(super) fn rest(&mut self, now: Instant, wait: Duration) {
+        let until = now + wait;
+        self.rests_until = Some(self.rests_until.map_or(until, |old| old.max(until)));
+    }
+}

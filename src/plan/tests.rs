@@ -1,0 +1,230 @@
+//! A plan against simulated sources: lines with a speed, and faults at a given time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::MIB;
+
+/// How a simulated source behaves.
+#[derive(Clone, Debug)]
+struct Line {
+    bytes_per_sec: f64,
+    /// From this second on nothing comes.
+    stalls_at: Option<f64>,
+    /// From this second on every range fails.
+    dies_at: Option<f64>,
+    has: Option<PieceSet>,
+}
+
+impl Line {
+    fn of(mib_per_sec: f64) -> Self {
+        Self { bytes_per_sec: mib_per_sec * MIB as f64, stalls_at: None, dies_at: None, has: None }
+    }
+}
+
+struct Outcome {
+    secs: f64,
+    done: bool,
+    bytes: BTreeMap<Source, u64>,
+}
+
+impl Outcome {
+    fn from(&self, source: &Source) -> f64 {
+        *self.bytes.get(source).unwrap_or(&0) as f64
+    }
+
+    fn total(&self) -> u64 {
+        self.bytes.values().sum()
+    }
+}
+
+fn peer(n: usize) -> Source {
+    Source::Peer(format!("12D3KooWPeerNumber{}", "abcdefghijkmnopq".chars().nth(n).unwrap()).parse().unwrap())
+}
+
+fn hub(n: usize) -> Source {
+    Source::Endpoint(format!("https://hub{n}"))
+}
+
+/// Runs a plan until it is done or a simulated hour has passed.
+fn simulate(size: u64, lines: &[(Source, Line)]) -> Outcome {
+    const STEP: f64 = 0.02;
+    let cut = Cut::new(size);
+    let begin = Instant::now();
+    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), begin);
+    let mut outcome = Outcome { secs: 0.0, done: false, bytes: BTreeMap::new() };
+    // Range, source, pieces, bytes so far.
+    let mut running: Vec<(RangeId, Source, Range<u32>, f64)> = Vec::new();
+    let mut queue: Vec<Event> = lines
+        .iter()
+        .map(|(source, line)| {
+            let offer = line.has.clone().map_or(Offer::Whole, Offer::Pieces);
+            Event::Joined { source: source.clone(), offer, rate: None }
+        })
+        .collect();
+    let mut time = 0.0;
+    while time < 3600.0 {
+        let now = begin + Duration::from_secs_f64(time);
+        queue.push(Event::Tick);
+        for event in std::mem::take(&mut queue) {
+            for action in plan.step(event, now) {
+                match action {
+                    Action::Ask { range, source, pieces } => {
+                        let twice = running.iter().filter(|r| r.2.contains(&pieces.start)).count();
+                        assert!(twice < 2, "piece {} is asked for a third time", pieces.start);
+                        running.push((range, source, pieces, 0.0));
+                    }
+                    Action::Shorten { range, end } => {
+                        if let Some(r) = running.iter_mut().find(|r| r.0 == range) {
+                            r.2.end = end;
+                        }
+                    }
+                    Action::Drop { range } => running.retain(|r| r.0 != range),
+                }
+            }
+        }
+        if plan.outlook(now) == Outlook::Done {
+            return Outcome { secs: time, done: true, ..outcome };
+        }
+        for (source, line) in lines {
+            let alive = line.stalls_at.is_none_or(|at| time < at);
+            let dead = line.dies_at.is_some_and(|at| time >= at);
+            let mine = running.iter().filter(|r| r.1 == *source).count();
+            for (range, _, pieces, got) in running.iter_mut().filter(|r| r.1 == *source) {
+                if dead {
+                    queue.push(Event::Ended { range: *range, how: Ended::Failed });
+                    continue;
+                }
+                if !alive {
+                    continue;
+                }
+                let bytes = cut.bytes(pieces);
+                let whole = (bytes.end - bytes.start) as f64;
+                // A range may have been shortened to less than it has brought.
+                let before = got.min(whole);
+                *got = (*got + line.bytes_per_sec * STEP / mine as f64).min(whole);
+                let payload = *got as u64 - before as u64;
+                *outcome.bytes.entry(source.clone()).or_default() += payload;
+                queue.push(Event::Received { range: *range, bytes: payload });
+                let reached = |got: f64| {
+                    if got >= whole { pieces.end } else { cut.at(bytes.start + got as u64) }
+                };
+                queue.extend((reached(before)..reached(*got)).map(Event::Piece));
+                if *got >= whole {
+                    queue.push(Event::Ended { range: *range, how: Ended::Complete });
+                }
+            }
+            running.retain(|(_, s, pieces, got)| {
+                let bytes = cut.bytes(pieces);
+                s != source || (!dead && *got < (bytes.end - bytes.start) as f64)
+            });
+        }
+        time += STEP;
+    }
+    outcome
+}
+
+#[test]
+fn sources_of_all_speeds_add_up() {
+    let lines =
+        [(peer(0), Line::of(12.0)), (peer(1), Line::of(12.0)), (peer(2), Line::of(3.0)), (hub(0), Line::of(6.0))];
+    let outcome = simulate(512 * MIB, &lines);
+    assert!(outcome.done);
+    let ideal = 512.0 / 33.0;
+    assert!(outcome.secs < ideal * 1.15 + 1.0, "took {} s, ideal {ideal} s", outcome.secs);
+    assert!(outcome.total() < 512 * MIB * 102 / 100, "{} bytes for {}", outcome.total(), 512 * MIB);
+}
+
+#[test]
+fn a_fast_lan_leaves_the_wan_alone() {
+    let outcome = simulate(1024 * MIB, &[(peer(0), Line::of(100.0)), (hub(0), Line::of(10.0))]);
+    assert!(outcome.done);
+    assert_eq!(outcome.from(&hub(0)), 0.0);
+}
+
+#[test]
+fn a_slow_lan_is_helped_by_the_wan() {
+    let outcome = simulate(256 * MIB, &[(peer(0), Line::of(2.0)), (hub(0), Line::of(6.0))]);
+    assert!(outcome.done);
+    assert!(outcome.from(&hub(0)) > 150.0 * MIB as f64, "{} bytes from the hub", outcome.from(&hub(0)));
+    assert!(outcome.secs < 256.0 / 8.0 * 1.15 + 1.0, "took {} s", outcome.secs);
+}
+
+#[test]
+fn the_wan_fills_what_no_peer_has() {
+    let cut = Cut::new(64 * MIB);
+    let mut half = PieceSet::none(cut.count());
+    (0..32).for_each(|piece| {
+        half.insert(piece);
+    });
+    let fast = Line { has: Some(half), ..Line::of(100.0) };
+    let outcome = simulate(64 * MIB, &[(peer(0), fast), (hub(0), Line::of(10.0))]);
+    assert!(outcome.done);
+    let from_hub = outcome.from(&hub(0));
+    assert!((31.0..36.0).contains(&(from_hub / MIB as f64)), "{from_hub} bytes from the hub");
+}
+
+#[test]
+fn a_stalled_source_costs_no_more_than_its_pieces_in_flight() {
+    let stalling = Line { stalls_at: Some(5.0), ..Line::of(10.0) };
+    let outcome = simulate(300 * MIB, &[(peer(0), stalling), (peer(1), Line::of(10.0))]);
+    assert!(outcome.done);
+    let ideal = 5.0 + (300.0 - 100.0) / 10.0;
+    assert!(outcome.secs < ideal * 1.1 + 2.0, "took {} s, ideal {ideal} s", outcome.secs);
+}
+
+#[test]
+fn the_last_pieces_are_not_left_to_the_slowest() {
+    let outcome = simulate(100 * MIB, &[(peer(0), Line::of(20.0)), (peer(1), Line::of(0.1))]);
+    assert!(outcome.done);
+    assert!(outcome.secs < 100.0 / 20.0 + 2.0, "took {} s", outcome.secs);
+}
+
+#[test]
+fn with_no_source_left_the_plan_says_so() {
+    let cut = Cut::new(4 * MIB);
+    let now = Instant::now();
+    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
+    assert_eq!(plan.outlook(now), Outlook::NoSource);
+    plan.step(Event::Joined { source: peer(0), offer: Offer::Whole, rate: None }, now);
+    assert_eq!(plan.outlook(now), Outlook::Working);
+    plan.step(Event::Left(peer(0)), now);
+    assert_eq!(plan.outlook(now), Outlook::NoSource);
+}
+
+#[test]
+fn an_endpoint_that_ignores_ranges_is_the_last_resort() {
+    let cut = Cut::new(4 * MIB);
+    let now = Instant::now();
+    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
+    let asked = plan.step(Event::Joined { source: hub(0), offer: Offer::FromStart, rate: None }, now);
+    assert!(matches!(asked.as_slice(), [Action::Ask { pieces, .. }] if *pieces == (0..4)), "{asked:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn every_piece_arrives_while_one_source_is_left(
+        size_mib in 1u64..80,
+        speeds in proptest::collection::vec(0.5f64..40.0, 1..6),
+        faults in proptest::collection::vec((any::<bool>(), 0.0f64..6.0), 5),
+    ) {
+        let mut lines = vec![(hub(0), Line::of(2.0))];
+        for (n, speed) in speeds.iter().enumerate() {
+            let mut line = Line::of(*speed);
+            match faults.get(n) {
+                Some((true, at)) => line.stalls_at = Some(*at),
+                Some((false, at)) => line.dies_at = Some(*at),
+                None => {}
+            }
+            lines.push((peer(n), line));
+        }
+        let outcome = simulate(size_mib * MIB - 7, &lines);
+        prop_assert!(outcome.done);
+        // Never slower than the one that is left alone, but for the time to notice.
+        prop_assert!(outcome.secs < size_mib as f64 / 2.0 * 1.1 + 16.0, "took {} s", outcome.secs);
+    }
+}
