@@ -254,7 +254,7 @@ impl FromStr for Revision {
         if text.contains("..") || text.contains("@{") {
             return bad("may hold neither `..` nor `@{`");
         }
-        if text.contains(|c| matches!(c, ' ' | '~' | '^' | '?' | '*' | '[')) {
+        if text.contains([' ', '~', '^', '?', '*', '[']) {
             return bad("holds a character that git refuses in a ref");
         }
         if text.split('/').any(|part| part.starts_with('.') || part.ends_with('.') || part.ends_with(".lock")) {

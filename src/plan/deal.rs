@@ -89,7 +89,6 @@ impl Plan {
             None => now.saturating_duration_since(self.started) < limits::LAN_HEAD_START,
             Some(lan) => {
                 let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
-                #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
                 let nearly_done = left as f64 / lan.max(1.0) < limits::LAN_HEAD_START.as_secs_f64();
                 lan >= limits::LAN_FULL_BYTES_PER_SEC
                     || nearly_done
@@ -150,21 +149,13 @@ impl Plan {
             Source::Peer(_) => limits::PEER_RANGE_BYTES,
             Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
         };
-        #[expect(clippy::cast_precision_loss, reason = "an estimate of bytes")]
         let depth = limits::RANGES_PER_SOURCE as f64;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is bounded next")]
         let by_speed = state
             .rate()
             .map_or(limits::FIRST_RANGE_BYTES, |rate| (rate / depth * limits::RANGE_TIME.as_secs_f64()) as u64);
         let free = (0..self.cut.count()).filter(|piece| self.is_free(*piece) && state.offers(*piece)).count();
         let total: f64 = self.sources.values().map(|other| other.rate().unwrap_or(UNKNOWN_RATE)).sum();
         let part = state.rate().unwrap_or(UNKNOWN_RATE) / total.max(1.0);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a fair part of a count is a smaller count"
-        )]
         let fair = (free as f64 * part / depth).ceil() as u32;
         let pieces = by_speed.min(most) / self.cut.piece_bytes();
         u32::try_from(pieces).unwrap_or(u32::MAX).min(fair).max(1)
@@ -189,7 +180,6 @@ impl Plan {
             return None;
         }
         let gaps_only = matches!(thief, Source::Endpoint(_)) && wan == Wan::FillsGaps;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
         let own = state.rate().map(|rate| rate / (state.running() + 1) as f64);
         let mut slowest: Option<(f64, RangeId, Range<u32>, bool)> = None;
         for (id, running) in &self.ranges {
@@ -219,14 +209,8 @@ impl Plan {
         }
         // The piece that is on its way stays with its source, unless nothing comes at all.
         let split_from = if silent { tail.start } else { tail.start.max(next + 1) };
-        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
         let part =
             if silent { 1.0 } else { secs / (secs + self.secs_for(tail.len() as u32, own.unwrap_or(UNKNOWN_RATE))) };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a part of a count is a smaller count"
-        )]
         let give = ((f64::from(tail.end - split_from) * part).ceil() as u32).clamp(1, self.range_limit(thief));
         let mid = tail.end.saturating_sub(give).max(split_from);
         if mid >= tail.end {
@@ -257,13 +241,11 @@ impl Plan {
         }
         let Some(state) = self.sources.get(&running.source) else { return f64::MAX };
         let left = running.pieces.end.saturating_sub(self.next_of(running));
-        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
         let rate = state.rate().unwrap_or(UNKNOWN_RATE) / state.running().max(1) as f64;
         self.secs_for(left, rate)
     }
 
     fn secs_for(&self, pieces: u32, rate: f64) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate of seconds")]
         let bytes = (u64::from(pieces) * self.cut.piece_bytes()) as f64;
         bytes / rate.max(1.0)
     }

@@ -96,7 +96,6 @@ impl SourceState {
         if secs < limits::PLAN_TICK.as_secs_f64() {
             return;
         }
-        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
         let newest = bytes as f64 / secs;
         // Before the first byte there is a request on its way: that says nothing about the speed.
         if bytes > 0 || self.rate.is_some() {
