@@ -66,13 +66,340 @@ pub const SOURCE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 // ---- wire and swarm ----------------------------------------------------------------------------
 
+/// A query names a repo, a path, or 256 digests of about 100 bytes each.
+pub const QUERY_BYTES_MAX: usize = 64 << 10;
+/// The longest answer is a full piece list of 2 MiB, or 256 piece sets of 8 KiB.
+pub const ANSWER_BYTES_MAX: usize = 3 << 20;
+/// A piece request or its header is a few small fields; anything near this is an attack.
+pub const PIECE_FRAME_BYTES_MAX: usize = 4 << 10;
+/// Digests asked about in one query; their piece sets then fit into one answer.
+pub const HOLDS_MAX: usize = 256;
+/// Files in one page of a tree: with the longest paths it still fits into one answer.
+pub const TREE_PAGE_MAX: usize = 2_000;
+/// The longest stretch of one piece request. More would hold an upload slot for too long.
+pub const PIECE_REQUEST_BYTES_MAX: u64 = 256 * MIB;
+/// What a peer may call itself.
+pub const AGENT_BYTES_MAX: usize = 128;
+
+/// The port that a daemon listens on when it is free and no other was asked for.
+pub const PORT_DEFAULT: u16 = 9009;
+/// Bytes between a file and a stream are moved in blocks of this size: the cheapest one measured.
+pub const BLOCK_BYTES: usize = 256 << 10;
+/// Blocks start at an address that is a multiple of this; unaligned ones cost the kernel twice the time.
+pub const BLOCK_ALIGN: usize = 4_096;
+/// One yamux frame of this size fills one noise message: 64,511 bytes less the frame's 12.
+pub const YAMUX_FRAME_BYTES: usize = 64_499;
+/// Streams of one connection. Above the sum of what the protocols use, because yamux ends a
+/// connection that opens more.
+pub const YAMUX_STREAMS_MAX: usize = 512;
+/// What one connection's streams may have buffered together; yamux wants 256 KiB for each.
+pub const YAMUX_WINDOW_BYTES_MAX: usize = YAMUX_STREAMS_MAX * (256 << 10);
+/// Streams that a peer opened and nobody took up yet.
+pub const YAMUX_WAITING_MAX: usize = 128;
+/// Connecting, encrypting and agreeing on protocols takes milliseconds on a LAN. Short, because a
+/// dial into a cut line must be over before the line is back.
+pub const CONNECT: Duration = Duration::from_secs(4);
+/// How often each side sends a ping: a living connection is never silent for much longer.
+pub const PING_EVERY: Duration = Duration::from_secs(3);
+/// A ping that queues behind bulk data is late, not lost; silence is what ends a connection.
+pub const PING_WAIT: Duration = Duration::from_secs(20);
+/// A connection is dead when nothing at all was received for this many seconds in a row.
+pub const SILENT_SECS_MAX: u32 = 9;
+/// How long closing a connection politely may take.
+pub const GOODBYE: Duration = Duration::from_millis(500);
+/// A connection that has not said who it is by then is of no use.
+pub const IDENTIFY_WAIT: Duration = Duration::from_secs(8);
+/// Connections between lab peers stay, for whoever asks next.
+pub const CONNECTION_IDLE: Duration = Duration::from_secs(24 * 3_600);
+
+/// The largest lab has 50 machines, with up to a few connections each.
+pub const CONNECTIONS_MAX: u32 = 256;
+pub const CONNECTIONS_IN_MAX: u32 = 192;
+pub const CONNECTIONS_OUT_MAX: u32 = 128;
+/// Two for bulk, and as many again when both sides dialled at the same moment or over two networks.
+pub const CONNECTIONS_PER_PEER_MAX: u32 = 8;
+/// Connections in the middle of their handshake, so that silent ones cannot take every place.
+pub const HANDSHAKES_IN_MAX: u32 = 64;
+pub const HANDSHAKES_OUT_MAX: u32 = 48;
+pub const HANDSHAKES_PER_IP_MAX: usize = 16;
+/// Several daemons may share one address, behind a NAT or on one machine.
+pub const CONNECTIONS_PER_IP_MAX: usize = 64;
+/// Connections that carry pieces to one peer: one is one core's work, and a third gained nothing.
+pub const BULK_CONNECTIONS: usize = 2;
+/// How often a further connection for pieces is tried.
+pub const BULK_RETRY: Duration = Duration::from_secs(30);
+
+/// Requests of ours that one peer may have open, and its requests that we work on at once.
+/// Twice what a download keeps in flight.
+pub const REQUESTS_PER_PEER_MAX: usize = 32;
+/// Streams of one protocol on one connection, both directions together.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 2 * REQUESTS_PER_PEER_MAX;
+/// Requests of all peers that are worked on at once.
+pub const REQUESTS_MAX: usize = 512;
+/// Requests a second that one peer is allowed, and how many it may save up. A repo of small files is
+/// asked for with one request a file.
+pub const REQUESTS_PER_SEC: f64 = 500.0;
+pub const REQUESTS_BURST: f64 = 1_000.0;
+/// Requests refused in a row before a peer counts as flooding.
+pub const REFUSED_MAX: u32 = 20_000;
+/// A whole query, from opening its stream to the last byte of its answer.
+pub const QUERY_WAIT: Duration = Duration::from_secs(10);
+/// How long our own rooms may think about a request before the peer is told that we are busy.
+pub const SERVE_WAIT: Duration = Duration::from_secs(8);
+/// A transfer that moves no byte for this long is over. Longer than the planner waits for, so that
+/// its decision comes first.
+pub const PIECES_STALL: Duration = Duration::from_secs(12);
+/// A peer that takes no block for this long gives its place to others: 9 kB/s is enough to keep it.
+pub const PIECES_GIVE_STALL: Duration = Duration::from_secs(30);
+/// How long the end of a stream may take behind its last byte.
+pub const PIECES_END_WAIT: Duration = Duration::from_secs(1);
+/// The longest allowed stretch at 100 kB/s takes 45 minutes.
+pub const PIECES_WAIT: Duration = Duration::from_secs(3_600);
+/// When to ask a busy peer again, if it does not say.
+pub const BUSY_RETRY: Duration = Duration::from_millis(250);
+/// The longest time that a busy peer may ask us to stay away.
+pub const BUSY_RETRY_MAX: Duration = Duration::from_secs(10);
+/// A request whose caller left is forgotten after this time, whatever became of it.
+pub const CALL_LEFT: Duration = Duration::from_secs(60);
+/// The shortest stretch that is worth a further connection.
+pub const BULK_FROM_BYTES: u64 = 4 * MIB;
+/// How long what a peer announced on the local network is believed.
+pub const MDNS_TTL: Duration = Duration::from_secs(120);
+/// How often the local network is asked for peers, should an announcement have been lost.
+pub const MDNS_EVERY: Duration = Duration::from_secs(20);
+/// Commands that wait for the swarm's task.
+pub const COMMANDS_MAX: usize = 256;
+/// Events that wait for the daemon.
+pub const SWARM_EVENTS_MAX: usize = 64;
+/// How long `peer add` waits for a first contact.
+pub const PAIR_WAIT: Duration = Duration::from_secs(3);
+/// How often the swarm's task looks at its clocks.
+pub const SWARM_TICK: Duration = Duration::from_millis(250);
+
+// ---- trust -------------------------------------------------------------------------------------
+
+/// Peers that the user paired with.
+pub const PAIRINGS_MAX: usize = 256;
+/// Addresses that strangers announced. An mDNS flood can fill this and no more.
+pub const CANDIDATES_MAX: usize = 512;
+/// Addresses of one candidate: its interfaces.
+pub const ADDRESSES_PER_PEER_MAX: usize = 8;
+/// Peers about which anything is remembered.
+pub const PEERS_MAX: usize = 1_024;
+/// Networks wider than this are no local networks.
+pub const NETWORK_PREFIX_MIN: u8 = 8;
+/// A host name's longest text form.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Addresses of one host name that are tried.
+pub const ADDRESSES_PER_HOST_MAX: usize = 8;
+/// Dials under way, to announced addresses that never proved to be hffs.
+pub const STRANGER_DIALS_MAX: usize = 8;
+/// New dials a second to such addresses.
+pub const STRANGER_DIALS_PER_SEC: f64 = 5.0;
+/// Dials under way to all others; with `STRANGER_DIALS_MAX` below `HANDSHAKES_OUT_MAX`.
+pub const KNOWN_DIALS_MAX: usize = 32;
+/// The first pause after a failed dial; it doubles.
+pub const DIAL_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause for peers of the lab, which must be back within ten seconds.
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(6);
+/// The longest pause for all others.
+pub const DIAL_PAUSE_STRANGER_MAX: Duration = Duration::from_secs(60);
+/// A peer that was here this recently is dialled as often as a paired one.
+pub const RECENTLY: Duration = Duration::from_secs(3_600);
+/// A connection that lasted this long ends the doubling of pauses.
+pub const STABLE: Duration = Duration::from_secs(20);
+/// When both sides hear of each other at once, the one with the larger id waits this long.
+pub const DIAL_YIELD: Duration = Duration::from_millis(700);
+/// How long an address that led to ourselves or to a foreign program is left alone.
+pub const FOREIGN_FOR: Duration = Duration::from_secs(3_600);
+/// How long a paired address with a wrong identity is left alone between looks.
+pub const CHANGED_PAUSE: Duration = Duration::from_secs(30);
+/// A peer that sent a wrong byte has a broken disk or bad intentions; both take time to mend.
+pub const BAN_WRONG_BYTES: Duration = Duration::from_secs(3_600);
+/// The ban for malformed messages or a flood of requests.
+pub const BAN_RUDE: Duration = Duration::from_secs(600);
+/// Malformed messages before a ban, because one may be a bug of an older version.
+pub const STRIKES_MAX: u32 = 3;
+/// Strikes older than this are forgotten.
+pub const STRIKES_FOR: Duration = Duration::from_secs(600);
+/// A peer that nobody paired with is forgotten this long after it was last heard of.
+pub const FORGET_AFTER: Duration = Duration::from_secs(3_600);
+
 // ---- hub ---------------------------------------------------------------------------------------
+
+/// A silent endpoint has to be noticed within 5 s; what is left is for us to say so.
+pub const HUB_ANSWER: Duration = Duration::from_millis(4_500);
+/// Shorter than the wait for an answer, so that a dead address is told from a slow server.
+pub const HUB_CONNECT: Duration = Duration::from_secs(4);
+/// Data hosts fetch cold files from far away before the first byte; `huggingface_hub` waits as long.
+pub const HUB_STALL: Duration = Duration::from_secs(10);
+/// A page of a listing is below 1 MiB and comes in this time on any line worth using.
+pub const HUB_PAGE: Duration = Duration::from_secs(60);
+/// A connection that broke before its answer is tried once more after this pause.
+pub const HUB_RETRY_PAUSE: Duration = Duration::from_millis(300);
+/// A body's end is waited for no longer: all it saves is a connection.
+pub const HUB_DRAIN: Duration = Duration::from_secs(1);
+/// The model page of the largest repos has some megabytes of file names.
+pub const HUB_PAGE_BYTES_MAX: usize = 64 << 20;
+/// All pages of one listing: 200,000 entries of a kilobyte each.
+pub const HUB_LISTING_BYTES_MAX: usize = 256 << 20;
+/// The Hub lists 1,000 entries a page; small test servers list fewer of fewer.
+pub const HUB_PAGES_MAX: usize = 2_000;
+/// A listing whose entries are all refused is no reason to keep them all.
+pub const HUB_REFUSED_MAX: usize = 1_000;
+/// An error's text is one JSON object; more is a web page.
+pub const HUB_ERROR_BYTES_MAX: usize = 16 << 10;
+/// What is shown to a person of a foreign sentence.
+pub const HUB_TEXT_CHARS_MAX: usize = 200;
+/// A renamed repo, a signed address and a data host's own turn are four.
+pub const HUB_HOPS_MAX: usize = 10;
+/// More connections to one host gain nothing on a line that is full, and look like an attack.
+pub const HUB_RANGES_MAX: usize = 16;
+/// Questions are counted against the lab's common limit; they do not queue behind ranges.
+pub const HUB_QUESTIONS_MAX: usize = 8;
+/// Sets of proxies that are in use at one time: the daemon's, and those of a few terminals.
+pub const HUB_CLIENTS_MAX: usize = 4;
+/// Files that are being fetched through signed addresses; one that is forgotten is asked for again.
+pub const HUB_WAYS_MAX: usize = 1_024;
+/// The Hub signs addresses for an hour; a range that starts late has to end in time.
+pub const HUB_SIGNED_FOR: Duration = Duration::from_secs(50 * 60);
+/// An endpoint that failed is asked again at the latest after this time.
+pub const HUB_BAD_MAX: Duration = Duration::from_secs(60);
+/// Endpoints of which something bad is remembered, over all users' environments.
+pub const HUB_BAD_ENDPOINTS_MAX: usize = 64;
+/// The Hub counts in windows of five minutes.
+pub const HUB_WAIT_MAX: Duration = Duration::from_secs(300);
+/// When the Hub wants us to wait and does not say how long.
+pub const HUB_WAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// Different warnings that are logged; a server that makes up new ones is not heard any more.
+pub const HUB_WARNINGS_MAX: usize = 64;
 
 // ---- config and control ------------------------------------------------------------------------
 
+/// A settings file is some lines; what is larger was not written for us.
+pub const CONFIG_BYTES_MAX: u64 = MIB;
+/// Each endpoint may cost seconds before it is given up, so a long list helps nobody.
+pub const ENDPOINTS_MAX: usize = 16;
+/// What servers take for a URL.
+pub const ENDPOINT_BYTES_MAX: usize = 2_048;
+/// Unknown keys that are named one by one; a wholly foreign file need not fill the screen.
+pub const CONFIG_WARNINGS_MAX: usize = 10;
+/// Ten times a lab: each saved peer is dialled for as long as the daemon runs.
+pub const SAVED_PEERS_MAX: usize = 500;
+/// The least of what systems take for a socket's path (104 bytes with the closing zero on macOS), and some room.
+pub const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// A request names at most what fits on a command line (2 MiB on Linux), and JSON's quotes around it.
+pub const REQUEST_BYTES_MAX: usize = 4 * MIB as usize;
+/// The answer for the largest repo lists `TREE_ENTRIES_MAX` files, at some hundred bytes each.
+pub const REPLY_BYTES_MAX: usize = 256 * MIB as usize;
+/// Commands that the daemon talks to at once; each may keep an unfinished add.
+pub const CALLS_MAX: usize = 128;
+/// A command sends its request at once; what stays silent is no command.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(5);
+/// A command that reads nothing for so long is suspended or gone; its queue is full long before.
+pub const REPLY_WAIT: Duration = Duration::from_secs(30);
+/// Events that wait for a command to read them: a few seconds of the busiest add.
+pub const EVENTS_WAITING_MAX: usize = 1_024;
+/// How long a command that was interrupted waits for the daemon to stop its work.
+pub const CANCEL_WAIT: Duration = Duration::from_secs(3);
+/// Bars for running files that still leave a terminal of 24 lines its history.
+pub const BARS_MAX: usize = 12;
+/// How long a daemon may take until it answers; it never hashes what it finds.
+pub const STARTUP: Duration = Duration::from_secs(30);
+/// What a daemon that cannot start says is an error and its hint.
+pub const STARTUP_WORDS_MAX: u64 = 64 * 1_024;
+/// Some days of a busy daemon's log.
+pub const LOG_BYTES_MAX: u64 = 8 * MIB;
+/// The log that is written to, and two that were.
+pub const LOG_FILES: u32 = 3;
+/// How long a command waits for what the daemon knows by heart.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How long `peer add` waits: a name look-up, a connection and a first word, each at its slowest.
+pub const PAIRING_WAIT: Duration = Duration::from_secs(30);
+/// How long `model search` waits: a Hub that has to be given up, and the slowest peer.
+pub const SEARCH_WAIT: Duration = Duration::from_secs(60);
+
 // ---- cache and partial -------------------------------------------------------------------------
 
+/// The page of every system that a lab runs.
+pub const PAGE_BYTES: usize = 4_096;
+/// One read or write of a file: large enough that its call costs nothing, small enough for a core's cache.
+pub const DISK_BUFFER_BYTES: usize = 256 << 10;
+/// Left free on the disk, so that logs, journals and the user's shell go on working.
+pub const DISK_RESERVE_BYTES: u64 = 1 << 30;
+/// A ref has 40 bytes; some tools end it with a line break.
+pub const REF_BYTES_MAX: u64 = 64;
+/// `TREE_ENTRIES_MAX` entries of 640 bytes: a path, two digests and sizes.
+pub const TREE_FILE_BYTES_MAX: u64 = 128 * MIB;
+/// The longest path, escaped, and a repo, a commit and a digest.
+pub const LEDGER_LINE_BYTES_MAX: u64 = 16 << 10;
+/// A ledger of this size holds some 20,000 lines and is read in a blink; beyond it is worth shortening.
+pub const LEDGER_COMPACT_BYTES: u64 = 4 * MIB;
+/// How long a publish is polite to another tool that holds the blob's lock; that one may hold it for hours.
+pub const PUBLISH_LOCK_WAIT: Duration = Duration::from_millis(500);
+/// How often a lock that somebody holds is tried again.
+pub const LOCK_RETRY: Duration = Duration::from_millis(10);
+/// What other tools put into the cache is noticed this much later at most, when something is looked for in vain.
+pub const CACHE_RESCAN: Duration = Duration::from_millis(50);
+/// A rescan may take one part in this many of the time.
+pub const CACHE_RESCAN_SHARE: u32 = 20;
+/// File systems stamp times with a tick of up to two seconds (FAT); a folder this fresh is scanned again.
+pub const CACHE_FRESH: Duration = Duration::from_secs(2);
+/// Changed folders that wait for one fsync; more would make the last publish of a burst slow.
+pub const UNSYNCED_FOLDERS_MAX: usize = 256;
+/// Leftovers of a process that died while it renamed something into place are this old at least.
+pub const STRAY_AGE: Duration = Duration::from_secs(3_600);
+/// A line of a kibibyte for each of `PIECES_MAX` pieces; most take a tenth of that.
+pub const JOURNAL_BYTES_MAX: u64 = 64 * MIB;
+/// A source's label in a journal: an endpoint's host or a peer id.
+pub const SOURCE_CHARS_MAX: usize = 128;
+/// The whole-file hash is kept at every so many pieces: a forgotten piece costs at most these to hash again.
+pub const HASH_MARK_PIECES: u32 = 64;
+
 // ---- fetch and share ---------------------------------------------------------------------------
+
+/// Files of at most this size count as small: they are quick, so many run at once.
+pub const SMALL_FILE_BYTES: u64 = 8 * MIB;
+/// Small files in flight: hides the round trips of a WAN; more would trip the Hub's rate limit.
+pub const SMALL_FILES_AT_ONCE: usize = 16;
+/// Large files in flight: each already uses every source, more only spread the disk's head.
+pub const LARGE_FILES_AT_ONCE: usize = 3;
+/// Peers are asked again who holds a running file after this time: they may have got it meanwhile.
+pub const HOLDERS_AGE: Duration = Duration::from_secs(5);
+/// A peer that is connected answers a small question within a round trip; one that does not is
+/// left out of the question.
+pub const PEER_ANSWER: Duration = Duration::from_secs(3);
+/// How long a download goes on without one byte from anybody before it is given up. What is there
+/// stays, and the next `model add` goes on from it.
+pub const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a file that does not match its digest is repaired before it is given up.
+pub const REPAIRS_MAX: u32 = 4;
+/// Files one add may have: what a tree may have.
+pub const FILES_PER_ADD_MAX: usize = TREE_ENTRIES_MAX;
+/// Reports that wait for a slow terminal; further ones are left out, but for finished files.
+pub const REPORTS_WAITING: usize = 1_024;
+/// The progress of an add is told this often.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// Running files that one progress report names.
+pub const PROGRESS_FILES_MAX: usize = 16;
+/// An add that goes on after a restart and fails is tried again after this time, doubled each time.
+pub const RETRY_ADD: Duration = Duration::from_secs(10);
+pub const RETRY_ADD_MAX: Duration = Duration::from_secs(300);
+/// Unfinished adds that are remembered across restarts.
+pub const ADDS_MAX: usize = 1_000;
+/// Adds that run at the same time.
+pub const ADDS_AT_ONCE: usize = 64;
+/// Blobs of other tools that wait to be hashed before they are shared.
+pub const VERIFICATIONS_WAITING: usize = 256;
+/// How long an answer to a peer may wait for a blob of another tool to be hashed, or for the Hub to
+/// say that its repo is public.
+pub const SHARE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How long a peer is told to wait for a blob that is being hashed.
+pub const VERIFY_RETRY: Duration = Duration::from_secs(1);
+/// How long the Hub's answer, or silence, about a repo's visibility is remembered.
+pub const VISIBILITY_AGE: Duration = Duration::from_secs(600);
+/// Files in one page of a tree that is sent to a peer: a page of the longest paths still fits.
+pub const TREE_PAGE: usize = 2_000;
 
 /// How long `daemon stop` may take before the process is ended anyway.
 pub const SHUTDOWN: Duration = Duration::from_secs(4);

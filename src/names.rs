@@ -6,6 +6,7 @@
 //! a repaired name is a name that nobody asked for.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -205,6 +206,16 @@ impl fmt::Display for Repo {
     }
 }
 
+/// Whom a repo's files may be shared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// The Hub told somebody without a token that the repo is neither private nor gated.
+    Public,
+    /// Everything else: only for peers that this machine's user paired with.
+    Restricted,
+}
+
 /// A full commit id: 40 lowercase hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -359,6 +370,76 @@ impl FromStr for PeerId {
         } else {
             Err(BadName::new("peer id", text, "is not base58"))
         }
+    }
+}
+
+/// A host as the user wrote it: an IP address or a name that is looked up at each dial.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Host(String);
+
+/// Why a host was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("host `{shown}` {why}")]
+pub struct BadHost {
+    shown: String,
+    why: &'static str,
+}
+
+impl Host {
+    /// The address, when the user wrote one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+
+    /// The host as it was written, without the brackets that URLs put around IPv6 addresses.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Host {
+    type Err = BadHost;
+    fn from_str(text: &str) -> Result<Self, BadHost> {
+        let bad = |why| Err(BadHost { shown: clean(text, 80), why });
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            if ip.is_unspecified() || ip.is_multicast() {
+                return bad("is no machine's address");
+            }
+            return Ok(Self(ip.to_string()));
+        }
+        if bare.is_empty() || bare.len() > limits::HOST_BYTES_MAX {
+            return bad("is empty or too long");
+        }
+        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if !bare.trim_end_matches('.').split('.').all(|part| !part.is_empty() && part.chars().all(letter)) {
+            return bad("is neither an IP address nor a host name");
+        }
+        // `10.0.0.1:9009`, `10.0.0.256` and `10.1` are slips, not names: no machine has a name of digits.
+        if bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
+            return bad("is not a whole IPv4 address");
+        }
+        Ok(Self(bare.to_ascii_lowercase()))
+    }
+}
+
+impl TryFrom<String> for Host {
+    type Error = BadHost;
+    fn try_from(text: String) -> Result<Self, BadHost> {
+        text.parse()
+    }
+}
+
+impl From<Host> for String {
+    fn from(host: Host) -> String {
+        host.0
     }
 }
 

@@ -53,20 +53,20 @@ impl Plan {
 
     /// The sources that may be asked for one more range, peers first, the fastest first.
     fn idle_sources(&self, now: Instant) -> Vec<Source> {
-        let mut idle: Vec<(&Source, f64)> = self
+        let mut idle: Vec<(&Source, f64, usize)> = self
             .sources
             .iter()
             .filter(|(_, state)| {
                 let depth = if state.offer == Offer::FromStart { 1 } else { limits::RANGES_PER_SOURCE };
                 state.running() < depth && state.rests_until(now).is_none()
             })
-            .map(|(source, state)| (source, state.rate().unwrap_or(UNKNOWN_RATE)))
+            .map(|(source, state)| (source, state.rate().unwrap_or(UNKNOWN_RATE), state.place))
             .collect();
-        idle.sort_by(|(a, fast), (b, slow)| {
+        idle.sort_by(|(a, a_rate, a_place), (b, b_rate, b_place)| {
             let is_wan = |source: &Source| matches!(source, Source::Endpoint(_));
-            is_wan(a).cmp(&is_wan(b)).then(slow.total_cmp(fast)).then(a.cmp(b))
+            is_wan(a).cmp(&is_wan(b)).then(b_rate.total_cmp(a_rate)).then(a_place.cmp(b_place))
         });
-        idle.into_iter().map(|(source, _)| source.clone()).collect()
+        idle.into_iter().map(|(source, ..)| source.clone()).collect()
     }
 
     fn wan(&self, now: Instant) -> Wan {

@@ -29,6 +29,17 @@ pub enum Source {
     Endpoint(String),
 }
 
+impl Source {
+    /// Reads back what `Display` wrote, say in a journal.
+    pub fn read(text: &str) -> Self {
+        let peer = text.strip_prefix("peer ").and_then(|peer| peer.parse().ok());
+        match peer {
+            Some(peer) => Source::Peer(peer),
+            None => Source::Endpoint(text.strip_prefix("endpoint ").unwrap_or(text).to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,6 +88,8 @@ pub enum Event {
     Piece(u32),
     /// A piece of a range is not what it should be; it is fetched anew.
     Refused { range: RangeId, piece: u32 },
+    /// Pieces are not to be asked of a source: what it gave for them is in doubt.
+    Doubted { source: Source, pieces: Vec<u32> },
     /// Pieces that were complete are not any more: the file is being repaired.
     Reopened(Vec<u32>),
     /// A range is over.
@@ -160,7 +173,8 @@ impl Plan {
                 match self.sources.get_mut(&source) {
                     Some(state) => state.offer = offer,
                     None => {
-                        self.sources.insert(source, SourceState::new(offer, rate));
+                        let place = self.sources.len();
+                        self.sources.insert(source, SourceState::new(offer, rate, place));
                     }
                 }
             }
@@ -203,6 +217,11 @@ impl Plan {
                     state.refuse(piece);
                 }
             }
+            Event::Doubted { source, pieces } => {
+                if let Some(state) = self.sources.get_mut(&source) {
+                    pieces.into_iter().for_each(|piece| state.refuse(piece));
+                }
+            }
             Event::Reopened(pieces) => {
                 for piece in pieces {
                     self.have.remove(piece);
@@ -235,6 +254,11 @@ impl Plan {
             Some(None) => Outlook::Working,
             Some(Some(until)) => Outlook::Waiting(until),
         }
+    }
+
+    /// The sources that take part.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.keys()
     }
 
     /// The pieces that are there.

@@ -16,6 +16,9 @@ const NEWEST_WEIGHT: f64 = 0.3;
 #[derive(Debug)]
 pub(super) struct SourceState {
     pub(super) offer: Offer,
+    /// Sources that joined earlier stand before those that joined later, where nothing else tells
+    /// them apart: the user's order of endpoints.
+    pub(super) place: usize,
     /// Pieces that came from it and were wrong: not asked of it again.
     refused: BTreeSet<u32>,
     rate: Option<f64>,
@@ -28,9 +31,10 @@ pub(super) struct SourceState {
 }
 
 impl SourceState {
-    pub(super) fn new(offer: Offer, rate: Option<f64>) -> Self {
+    pub(super) fn new(offer: Offer, rate: Option<f64>, place: usize) -> Self {
         Self {
             offer,
+            place,
             refused: BTreeSet::new(),
             rate,
             window: None,
