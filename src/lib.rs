@@ -57,3 +57,5 @@ pub mod piece;
 pub mod plan;
 pub mod sealed;
 pub mod tree;
+pub mod trust;
+pub mod wire;
