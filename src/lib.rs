@@ -49,6 +49,7 @@
 //! - No queue is without a bound.
 //! - With no peers at all, hffs does what `hf download` does.
 
+pub mod config;
 pub mod digest;
 pub mod disk;
 pub mod limits;
