@@ -52,6 +52,7 @@
 pub mod config;
 pub mod digest;
 pub mod disk;
+pub mod hub;
 pub mod limits;
 pub mod names;
 pub mod piece;
