@@ -58,6 +58,7 @@ pub mod names;
 pub mod piece;
 pub mod plan;
 pub mod sealed;
+pub mod swarm;
 pub mod tree;
 pub mod trust;
 pub mod wire;

@@ -1,0 +1,597 @@
+//! The swarm's task: events in, decisions of the book carried out, commands answered.
+//!
+//! Knows the libp2p swarm, and joins it with the book of peers. Does not decide: whom to dial, hang up on
+//! or believe is the book's to say.
+//! Invariant: nothing here waits for anything but the next event. An event that is not understood is
+//! ignored, and a panic restarts the network with all that the book knows.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::{FutureExt, StreamExt};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewListenAddr, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, identify, mdns, ping};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::behaviour::{self, Behaviour, BehaviourEvent};
+use super::calls::{Calls, Reply};
+use super::gate::Refused;
+use super::serving::Serving;
+use super::transfer::{Call, Wanted};
+use super::{Discovery, Error, Event, Host, Identity, Offence, Pairing, Serve, View, address, listen, transport};
+use crate::limits;
+use crate::names::PeerId;
+use crate::trust::{Action, Book, Contact, DialFailure, Introduction, LinkId, Network, Origin, Paired, RouteId};
+use crate::wire::{self, Answer, Query};
+
+/// What the `Handle` asks the task to do.
+pub(super) enum Command {
+    Query {
+        peer: PeerId,
+        query: Query,
+        reply: Reply<Answer>,
+    },
+    Pieces {
+        peer: PeerId,
+        wanted: Wanted,
+        reply: Reply<u64>,
+    },
+    Pair {
+        host: Host,
+        port: u16,
+        reply: Reply<Option<PeerId>>,
+    },
+    Unpair {
+        host: Host,
+        port: Option<u16>,
+        reply: oneshot::Sender<Vec<Pairing>>,
+    },
+    Strike {
+        peer: PeerId,
+        offence: Offence,
+    },
+    #[cfg(test)]
+    Panic,
+    Stop {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What a dial under way is for.
+enum Purpose {
+    Route(RouteId),
+    /// A further connection for pieces.
+    Bulk,
+}
+
+/// What was looked up outside the task.
+enum Found {
+    Host(RouteId, Vec<SocketAddr>),
+    Networks(Vec<Network>),
+}
+
+/// A `peer add` that waits for a first contact.
+struct Meeting {
+    host: Host,
+    port: u16,
+    paired: Paired,
+    until: Instant,
+    reply: Reply<Option<PeerId>>,
+}
+
+/// Everything that the task owns.
+pub(super) struct Task {
+    identity: Identity,
+    discovery: Discovery,
+    port: u16,
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) book: Book,
+    pub(super) queries: Calls<Answer>,
+    pub(super) pieces: Calls<u64>,
+    pub(super) serving: Serving,
+    links: HashMap<ConnectionId, LinkId>,
+    links_made: u64,
+    dials: HashMap<ConnectionId, Purpose>,
+    bulk_tried: HashMap<PeerId, Instant>,
+    lookups: JoinSet<Found>,
+    meetings: Vec<Meeting>,
+    listening: BTreeSet<SocketAddr>,
+    events: mpsc::Sender<Event>,
+    /// Pairings that the daemon's full queue did not take yet.
+    unsent: Option<Vec<Pairing>>,
+    view: watch::Sender<Arc<View>>,
+    changes: watch::Sender<u64>,
+    /// Something may have changed that the book, or a reader of the view, should see.
+    pub(super) stale: bool,
+}
+
+/// The ends of the task's channels.
+pub(super) struct Channels {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) changes: watch::Sender<u64>,
+}
+
+impl Task {
+    /// Listens, and is ready to run then.
+    pub(super) async fn new(options: super::Options, serve: Arc<dyn Serve>, channels: Channels) -> Result<Self, Error> {
+        let me = options.identity.peer_id();
+        let mut swarm = build(&options.identity)?;
+        let (port, early) = listen::listen(&mut swarm, options.port).await?;
+        // The jitter needs no secret, only something that differs between the machines of a lab.
+        let seed = me.as_str().bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let mut task = Self {
+            identity: options.identity,
+            discovery: options.discovery,
+            port,
+            swarm,
+            book: Book::new(me, options.pairings, seed, Instant::now()),
+            queries: Calls::new(),
+            pieces: Calls::new(),
+            serving: Serving::new(serve),
+            links: HashMap::new(),
+            links_made: 0,
+            dials: HashMap::new(),
+            bulk_tried: HashMap::new(),
+            lookups: JoinSet::new(),
+            meetings: Vec::new(),
+            listening: BTreeSet::new(),
+            events: channels.events,
+            unsent: None,
+            view: channels.view,
+            changes: channels.changes,
+            stale: true,
+        };
+        for event in early {
+            task.on_swarm(event);
+        }
+        task.settle();
+        Ok(task)
+    }
+
+    /// Runs until it is told to stop, or nobody can tell it anything any more.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            match AssertUnwindSafe(self.session(&mut commands)).catch_unwind().await {
+                Ok(done) => {
+                    self.close().await;
+                    drop(self);
+                    if let Some(done) = done {
+                        let _ = done.send(());
+                    }
+                    return;
+                }
+                Err(_) => {
+                    tracing::error!("the network's task panicked; it starts anew");
+                    while let Err(error) = self.restart().await {
+                        tracing::error!(%error, "the network cannot start anew");
+                        tokio::time::sleep(limits::DIAL_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn session(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<oneshot::Sender<()>> {
+        let mut tick = interval(limits::SWARM_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(event),
+                ready = self.serving.next() => self.respond(ready),
+                Some(found) = self.lookups.join_next() => {
+                    if let Ok(found) = found {
+                        self.on_found(found);
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Stop { done }) => return Some(done),
+                    Some(command) => self.on_command(command),
+                    None => return None,
+                },
+                _ = tick.tick() => self.on_tick(),
+            }
+            self.settle();
+        }
+    }
+
+    /// Says goodbye to all peers, so that they need not wait for silence to tell them.
+    async fn close(&mut self) {
+        let peers: Vec<libp2p::PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let _ = timeout(limits::GOODBYE, async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        })
+        .await;
+    }
+
+    /// Builds the network anew, on the same port, with what the book knows.
+    async fn restart(&mut self) -> Result<(), Error> {
+        self.queries.clear();
+        self.pieces.clear();
+        self.serving.clear();
+        self.links.clear();
+        self.dials.clear();
+        self.listening.clear();
+        self.lookups = JoinSet::new();
+        self.swarm = build(&self.identity)?;
+        self.book.cut_off(Instant::now());
+        let (_, early) = listen::listen(&mut self.swarm, Some(self.port)).await?;
+        for event in early {
+            self.on_swarm(event);
+        }
+        self.stale = true;
+        Ok(())
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let now = Instant::now();
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event, now),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let origin = match self.dials.remove(&connection_id) {
+                    Some(Purpose::Route(route)) => Origin::Route(route),
+                    Some(Purpose::Bulk) => Origin::Extra,
+                    None if endpoint.is_dialer() => Origin::Extra,
+                    None => Origin::Inbound,
+                };
+                self.on_link(connection_id, &peer_id, endpoint.get_remote_address(), origin, now);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "connection closed");
+                if let Some(link) = self.links.remove(&connection_id) {
+                    self.book.unlinked(link, now);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(Purpose::Route(route)) = self.dials.remove(&connection_id) {
+                    tracing::debug!(%error, "dial failed");
+                    self.book.dial_failed(route, self.dial_failure(&error), now);
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                if let Some(socket) = address::socket(&address) {
+                    self.listening.remove(&socket);
+                }
+                self.look_up_networks();
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener has trouble"),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::warn!(?reason, "a listener closed");
+                for socket in addresses.iter().filter_map(address::socket) {
+                    self.listening.remove(&socket);
+                }
+            }
+            other => return tracing::trace!(?other, "ignored"),
+        }
+        self.stale = true;
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent, now: Instant) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, info, .. }) => {
+                let introduction = match info.protocol_version == wire::FAMILY {
+                    true => Introduction::Hffs { agent: info.agent_version },
+                    false => Introduction::Foreign,
+                };
+                if let Some(link) = self.links.get(&connection_id) {
+                    self.book.introduced(*link, introduction, now);
+                }
+            }
+            BehaviourEvent::Ping(ping::Event { connection, result: Ok(rtt), .. }) => {
+                if let Some(link) = self.links.get(&connection) {
+                    self.book.pinged(*link, rtt, now);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, socket) in found.iter().filter_map(announcement) {
+                    self.book.announced(peer, socket, now);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Expired(gone)) => {
+                for (peer, socket) in gone.iter().filter_map(announcement) {
+                    self.book.withdrawn(&peer, socket);
+                }
+            }
+            BehaviourEvent::Queries(event) => self.on_query(event, now),
+            BehaviourEvent::Pieces(event) => self.on_pieces(event, now),
+            other => tracing::trace!(?other, "ignored"),
+        }
+    }
+
+    fn on_link(&mut self, id: ConnectionId, peer: &libp2p::PeerId, remote: &Multiaddr, origin: Origin, now: Instant) {
+        let (Some(peer), Some(remote)) = (address::named(peer), address::socket(remote)) else {
+            tracing::debug!(%peer, %remote, "a connection of a kind that is not ours");
+            self.swarm.close_connection(id);
+            return;
+        };
+        tracing::debug!(%peer, %remote, ?origin, "connected");
+        self.links_made += 1;
+        let link = LinkId(self.links_made);
+        self.links.insert(id, link);
+        self.book.linked(link, peer, remote, origin, now);
+    }
+
+    fn on_listening(&mut self, address: &Multiaddr) {
+        let Some(socket) = address::socket(address) else { return };
+        tracing::debug!(%socket, "listening");
+        self.listening.insert(socket);
+        self.look_up_networks();
+    }
+
+    /// Starts discovery once there is something to announce: a peer that asks before gets no answer, and
+    /// asks again only much later.
+    fn start_discovery(&mut self) {
+        if self.discovery == Discovery::Off || self.listening.is_empty() {
+            return;
+        }
+        self.discovery = Discovery::Off;
+        match behaviour::discovery(*self.swarm.local_peer_id()) {
+            Ok(mut mdns) => {
+                let id = libp2p::core::transport::ListenerId::next();
+                for addr in self.listening.iter().map(|socket| address::multiaddr(*socket)) {
+                    mdns.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id: id, addr: &addr }));
+                }
+                self.swarm.behaviour_mut().mdns = Toggle::from(Some(mdns));
+            }
+            Err(error) => tracing::warn!(%error, "peers on the local network cannot be discovered"),
+        }
+    }
+
+    fn look_up_networks(&mut self) {
+        self.lookups.spawn(async { Found::Networks(tokio::task::spawn_blocking(networks).await.unwrap_or_default()) });
+    }
+
+    fn on_found(&mut self, found: Found) {
+        let now = Instant::now();
+        match found {
+            Found::Host(route, addresses) => self.book.resolved(route, addresses, now),
+            Found::Networks(networks) => self.book.networks_changed(networks, now),
+        }
+        self.stale = true;
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Query { peer, query, reply } => match self.connected(&peer) {
+                Some(_) if !self.queries.has_room(&peer) => {
+                    let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
+                }
+                Some(id) => {
+                    let request = self.swarm.behaviour_mut().queries.send_request(&id, Ok(query));
+                    self.queries.sent(request, peer, reply, now);
+                }
+                None => drop(reply.send(Err(Error::Gone))),
+            },
+            Command::Pieces { peer, wanted, reply } => match self.connected(&peer) {
+                Some(_) if !self.pieces.has_room(&peer) => {
+                    let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
+                }
+                Some(id) => {
+                    if wanted.request.len >= limits::BULK_FROM_BYTES {
+                        self.widen(&peer, id, now);
+                    }
+                    let request = self.swarm.behaviour_mut().pieces.send_request(&id, Call::Ours(wanted));
+                    self.pieces.sent(request, peer, reply, now);
+                }
+                None => drop(reply.send(Err(Error::Gone))),
+            },
+            Command::Pair { host, port, reply } => match self.book.pair(host.clone(), port, now) {
+                Ok(paired) => {
+                    let until = now + limits::PAIR_WAIT;
+                    self.meetings.push(Meeting { host, port, paired, until, reply });
+                }
+                Err(_) => drop(reply.send(Err(Error::TooManyPairings))),
+            },
+            Command::Unpair { host, port, reply } => drop(reply.send(self.book.unpair(&host, port))),
+            Command::Strike { peer, offence } => self.book.strike(&peer, offence, now),
+            #[cfg(test)]
+            Command::Panic => panic!("as the test wants it"),
+            Command::Stop { .. } => {}
+        }
+        self.stale = true;
+    }
+
+    /// The peer's id, if it can be asked now. Asking anybody else would make libp2p dial on its own.
+    fn connected(&self, peer: &PeerId) -> Option<libp2p::PeerId> {
+        let id = address::unnamed(peer)?;
+        (self.book.is_active(peer) && self.swarm.is_connected(&id)).then_some(id)
+    }
+
+    /// Dials a further connection for pieces: one connection is one task, hence one core's work.
+    fn widen(&mut self, peer: &PeerId, id: libp2p::PeerId, now: Instant) {
+        let lately =
+            self.bulk_tried.get(peer).is_some_and(|tried| now.saturating_duration_since(*tried) < limits::BULK_RETRY);
+        if lately || self.book.links_of(peer) >= limits::BULK_CONNECTIONS {
+            return;
+        }
+        self.bulk_tried.retain(|_, tried| now.saturating_duration_since(*tried) < limits::BULK_RETRY);
+        self.bulk_tried.insert(peer.clone(), now);
+        if let Some(socket) = self.book.address_of(peer) {
+            let _ = self.dial(Purpose::Bulk, socket, Some(id));
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        self.start_discovery();
+        self.queries.forget_the_left(now);
+        self.pieces.forget_the_left(now);
+        self.stale = true;
+    }
+
+    /// Carries out what follows from what happened, and shows the result.
+    fn settle(&mut self) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let now = Instant::now();
+        self.answer_meetings(now);
+        // A dial that fails at once leads to further actions; each makes its route wait longer.
+        loop {
+            let actions = self.book.actions(now);
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.perform(action, now);
+            }
+        }
+        self.tell_pairings();
+        self.publish(now);
+    }
+
+    fn perform(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Resolve { route, host, port } => {
+                self.lookups.spawn(async move { Found::Host(route, resolve(host, port).await) });
+            }
+            Action::Dial { route, address, expect } => {
+                let expect = expect.as_ref().and_then(address::unnamed);
+                if let Err(error) = self.dial(Purpose::Route(route), address, expect) {
+                    tracing::debug!(%error, "dial failed");
+                    self.book.dial_failed(route, self.dial_failure(&error), now);
+                }
+            }
+            Action::Hang(link) => {
+                let id = self.links.iter().find(|(_, known)| **known == link).map(|(id, _)| *id);
+                if let Some(id) = id {
+                    self.swarm.close_connection(id);
+                }
+            }
+            Action::Bar(peers) => {
+                let peers = peers.iter().filter_map(address::unnamed).collect();
+                self.swarm.behaviour_mut().gate.bar(peers);
+            }
+            Action::Remember(pairings) => self.unsent = Some(pairings),
+        }
+    }
+
+    /// Always from a new port: a port that is used by another connection to the same peer cannot be used twice.
+    fn dial(&mut self, purpose: Purpose, socket: SocketAddr, expect: Option<libp2p::PeerId>) -> Result<(), DialError> {
+        let address = address::multiaddr(socket);
+        let options = match expect {
+            Some(peer) => DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(vec![address])
+                .allocate_new_port()
+                .build(),
+            None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
+        };
+        let id = options.connection_id();
+        self.swarm.dial(options)?;
+        self.dials.insert(id, purpose);
+        Ok(())
+    }
+
+    fn dial_failure(&self, error: &DialError) -> DialFailure {
+        match error {
+            // libp2p leaves out the addresses that it listens on itself.
+            DialError::LocalPeerId { .. } | DialError::NoAddresses => DialFailure::Ourselves,
+            DialError::WrongPeerId { obtained, .. } if obtained == self.swarm.local_peer_id() => DialFailure::Ourselves,
+            DialError::WrongPeerId { obtained, .. } => match address::named(obtained) {
+                Some(found) => DialFailure::WrongPeer(found),
+                None => DialFailure::Barred,
+            },
+            DialError::Denied { cause } if cause.downcast_ref::<Refused>() == Some(&Refused::Barred) => {
+                DialFailure::Barred
+            }
+            _ => DialFailure::Unreachable,
+        }
+    }
+
+    fn answer_meetings(&mut self, now: Instant) {
+        for meeting in std::mem::take(&mut self.meetings) {
+            let Meeting { host, port, paired, until, reply } = meeting;
+            let address = || Pairing { host: host.clone(), port, peer_id: None }.to_string();
+            let outcome = match self.book.contact(&host, port) {
+                Some(Contact::Met(peer)) => Ok(Some(peer)),
+                Some(Contact::Changed) => Err(Error::Changed { address: address() }),
+                Some(Contact::Ourselves) => Err(Error::Ourselves { address: address() }),
+                Some(Contact::Foreign) => Err(Error::Foreign { address: address() }),
+                Some(Contact::Unresolved) => Err(Error::Unresolved { host: host.to_string() }),
+                None if now >= until || reply.is_closed() => Ok(None),
+                None => {
+                    self.meetings.push(Meeting { host, port, paired, until, reply });
+                    continue;
+                }
+            };
+            // Whoever is told of an error need not undo anything.
+            if outcome.is_err() && paired == Paired::Anew {
+                self.book.unpair(&host, Some(port));
+            }
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn tell_pairings(&mut self) {
+        if let Some(pairings) = self.unsent.take()
+            && let Err(mpsc::error::TrySendError::Full(Event::Pairings(pairings))) =
+                self.events.try_send(Event::Pairings(pairings))
+        {
+            self.unsent = Some(pairings);
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let active = self.book.active();
+        let view = View { peers: self.book.views(now), active, listening: self.listening.iter().copied().collect() };
+        let here = |view: &View| view.active.iter().map(|peer| (peer.id.clone(), peer.paired)).collect::<Vec<_>>();
+        let changed = here(&self.view.borrow()) != here(&view);
+        self.view.send_replace(Arc::new(view));
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn build(identity: &Identity) -> Result<Swarm<Behaviour>, Error> {
+    let key = identity.keypair();
+    let transport = transport::build(key).map_err(|_| Error::Stopped)?;
+    let config = libp2p::swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(limits::CONNECTION_IDLE)
+        // Saves a round trip for each request: there is one version of each protocol to choose from.
+        .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy);
+    Ok(Swarm::new(transport, Behaviour::new(key), key.public().to_peer_id(), config))
+}
+
+fn announcement((peer, address): &(libp2p::PeerId, Multiaddr)) -> Option<(PeerId, SocketAddr)> {
+    Some((address::named(peer)?, address::socket(address)?))
+}
+
+/// A host's addresses. Link-local IPv6 addresses are left out: libp2p cannot say through which interface.
+async fn resolve(host: Host, port: u16) -> Vec<SocketAddr> {
+    let found = timeout(limits::CONNECT, tokio::net::lookup_host((host.as_str(), port))).await;
+    let Ok(Ok(found)) = found else { return Vec::new() };
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found.filter(|address| !matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0)) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// The networks that this machine is on.
+fn networks() -> Vec<Network> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let network = |interface: if_addrs::Interface| match interface.addr {
+        if_addrs::IfAddr::V4(v4) => Network { ip: v4.ip.into(), prefix: v4.prefixlen },
+        if_addrs::IfAddr::V6(v6) => Network { ip: v6.ip.into(), prefix: v6.prefixlen },
+    };
+    // A tunnel with the whole world behind it is no local network.
+    interfaces.into_iter().map(network).filter(|network| network.prefix >= limits::NETWORK_PREFIX_MIN).collect()
+}
