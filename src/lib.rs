@@ -50,6 +50,7 @@
 //! - With no peers at all, hffs does what `hf download` does.
 
 pub mod config;
+pub mod control;
 pub mod digest;
 pub mod disk;
 pub mod hub;
