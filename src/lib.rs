@@ -49,6 +49,7 @@
 //! - No queue is without a bound.
 //! - With no peers at all, hffs does what `hf download` does.
 
+pub mod cache;
 pub mod config;
 pub mod control;
 pub mod digest;
@@ -56,6 +57,7 @@ pub mod disk;
 pub mod hub;
 pub mod limits;
 pub mod names;
+pub mod partial;
 pub mod piece;
 pub mod plan;
 pub mod sealed;

@@ -1,0 +1,282 @@
+//! Which content the cache has, wherever in it that lies, and whether it was verified.
+//!
+//! Knows the blobs of all repos by digest. Does not know who wants them.
+//! Invariant: a `Blob` was hashed as a whole, by this process or by one that left a note in the
+//! ledger, and has the size, time and inode that it had then.
+//!
+//! The index is only a hint: other tools add and remove files without telling. What it names is looked
+//! at again before it is answered, and what it does not name is looked for where folders changed.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::warn;
+
+use super::folder::Folder;
+use super::ledger::{Line, Stamp};
+use super::view::{self, Kind};
+use super::{Cache, Error, Room};
+use crate::digest::{Digest, Hasher, PieceHasher};
+use crate::disk::Buffer;
+use crate::limits;
+use crate::names::Repo;
+use crate::piece::{Cut, PieceList};
+use crate::tree::Content;
+
+/// What the cache has for a digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    Verified(Blob),
+    Unverified(Unverified),
+}
+
+/// Content that was verified and has not changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    content: Content,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Blob {
+    pub(super) fn new(content: Content, path: PathBuf, stamp: Stamp) -> Self {
+        Self { content, path, stamp }
+    }
+
+    pub fn content(&self) -> Content {
+        self.content
+    }
+
+    /// Where it lies: a blob, or in a snapshot where there are no symlinks.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Opens the file that was verified, or says that it is another by now.
+    pub fn open(&self) -> Result<File, Error> {
+        let changed = || Error::Changed { path: self.path.clone() };
+        let file = File::open(&self.path).map_err(|_| changed())?;
+        let meta = file.metadata().map_err(|error| Error::at("read", &self.path, error))?;
+        if Stamp::of(&meta) == self.stamp { Ok(file) } else { Err(changed()) }
+    }
+}
+
+/// Content that another tool put here, or that was touched since it was verified: all that is known
+/// is that its name and its size are right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unverified {
+    content: Content,
+    path: PathBuf,
+}
+
+impl Unverified {
+    pub fn content(&self) -> Content {
+        self.content
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Where the content of each repo lies.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    repos: HashMap<Repo, Shelf>,
+    /// When the folders were last looked at, and how long that took.
+    pub(super) scanned: Option<(Instant, Duration)>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    /// The folders whose change means that something came or went, with their times at the scan.
+    folders: Vec<(PathBuf, Option<SystemTime>)>,
+    /// Whether a folder was so fresh at the scan that a later change may have left its time the same.
+    fresh: bool,
+    places: HashMap<Digest, PathBuf>,
+}
+
+impl Index {
+    pub(super) fn add(&mut self, repo: &Repo, digest: Digest, path: PathBuf) {
+        self.repos.entry(repo.clone()).or_default().places.insert(digest, path);
+    }
+
+    fn places(&self, digest: &Digest) -> Vec<PathBuf> {
+        self.repos.values().filter_map(|shelf| shelf.places.get(digest).cloned()).collect()
+    }
+}
+
+impl Cache {
+    /// Looks for content anywhere in the cache. Content that was found damaged counts as absent.
+    pub fn find(&self, content: &Content) -> Option<Held> {
+        self.0.look(content).or_else(|| {
+            self.rescan();
+            self.0.look(content)
+        })
+    }
+
+    /// Hashes content as a whole, once, and remembers the result and the piece list.
+    ///
+    /// Damaged content is neither removed nor found again; what is fetched instead takes its place.
+    pub fn verify(&self, held: &Unverified) -> Result<Blob, Error> {
+        let digest = held.content.digest;
+        let turn = self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = match self.0.look(&held.content) {
+            Some(Held::Verified(blob)) => Ok(blob),
+            _ => self.hash(held),
+        };
+        self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        verified
+    }
+
+    fn hash(&self, held: &Unverified) -> Result<Blob, Error> {
+        let Unverified { content, path } = held;
+        let failed = |error| Error::at("read", path, error);
+        let mut file = File::open(path).map_err(failed)?;
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        let (hasher, list) = hash_file(&mut file, content, path)?;
+        let verified = hasher.verify(());
+        if Stamp::of(&file.metadata().map_err(failed)?) != stamp {
+            return Err(Error::Changed { path: path.clone() });
+        }
+        let path = path.clone();
+        match verified {
+            Ok(_) => {
+                self.0.remember(&[Line::Verified { digest: content.digest, stamp, path: path.clone() }]);
+                if let Err(error) = list.map_or(Ok(()), |list| self.save_piece_list(content, &list)) {
+                    warn!(%error, "could not keep a piece list");
+                }
+                Ok(Blob::new(*content, path, stamp))
+            }
+            Err(mismatch) => {
+                warn!(path = %path.display(), found = %mismatch.found, "content is not what its name says");
+                self.0.remember(&[Line::Damaged { digest: content.digest, stamp, path: path.clone() }]);
+                Err(Error::Damaged { path, found: mismatch.found })
+            }
+        }
+    }
+
+    /// Looks at the folders that changed. Not too often, because any peer can ask for what is not here.
+    fn rescan(&self) {
+        let mut index = self.0.index();
+        let now = Instant::now();
+        if let Some((last, took)) = index.scanned
+            && now - last < limits::CACHE_RESCAN.max(took * limits::CACHE_RESCAN_SHARE)
+        {
+            return;
+        }
+        let repos = view::repos_in(&self.0.root);
+        index.repos.retain(|repo, _| repos.contains(repo));
+        for repo in repos {
+            let folder = Folder::new(&self.0, &repo);
+            if index.repos.get(&repo).is_none_or(|shelf| shelf.fresh || shelf.folders != watched(&folder)) {
+                let shelf = self.scan(&repo, &folder);
+                index.repos.insert(repo, shelf);
+            }
+        }
+        index.scanned = Some((Instant::now(), now.elapsed()));
+    }
+
+    fn scan(&self, repo: &Repo, folder: &Folder<'_>) -> Shelf {
+        folder.sweep();
+        // The times are read first, so that what changes during the scan is seen by the next one.
+        let folders = watched(folder);
+        let now = SystemTime::now();
+        let fresh = folders.iter().any(|(_, time)| {
+            time.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age < limits::CACHE_FRESH))
+        });
+        let mut places = HashMap::new();
+        for commit in view::commits(folder) {
+            let mut plain = view::entries(folder, &commit);
+            plain.retain(|entry| entry.kind == Kind::File);
+            if plain.is_empty() {
+                continue;
+            }
+            // Without links, only the tree tells what a file is.
+            let tree = self.read_tree(repo, &commit).unwrap_or_default();
+            for entry in plain {
+                if let Some(content) = tree.get(&entry.path) {
+                    places.insert(content.digest, entry.at);
+                }
+            }
+        }
+        for blob in fs::read_dir(folder.blobs()).into_iter().flatten().flatten() {
+            if let Some(digest) = blob.file_name().to_str().and_then(|name| name.parse().ok()) {
+                places.insert(digest, blob.path());
+            }
+        }
+        Shelf { folders, fresh, places }
+    }
+}
+
+/// The folders of a repo in which files appear, with the times of their last change.
+fn watched(folder: &Folder<'_>) -> Vec<(PathBuf, Option<SystemTime>)> {
+    let snapshots = view::commits(folder).into_iter().map(|commit| folder.snapshot(&commit));
+    [folder.blobs(), folder.snapshots(), folder.path().join("trees")]
+        .into_iter()
+        .chain(snapshots)
+        .map(|path| {
+            let time = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
+            (path, time)
+        })
+        .collect()
+}
+
+impl Room {
+    /// Looks at the places that the index names, and prefers content that was verified.
+    pub(super) fn look(&self, content: &Content) -> Option<Held> {
+        let places = self.index().places(&content.digest);
+        let mut unverified = None;
+        for path in places {
+            match self.at(content, path) {
+                Some(Held::Verified(blob)) => return Some(Held::Verified(blob)),
+                Some(held) => unverified = Some(held),
+                None => {}
+            }
+        }
+        unverified
+    }
+
+    /// What lies at a path that should have this content.
+    pub(super) fn at(&self, content: &Content, path: PathBuf) -> Option<Held> {
+        let meta = fs::metadata(&path).ok().filter(|meta| meta.is_file() && meta.len() == content.size)?;
+        let stamp = Stamp::of(&meta);
+        if self.ledger.is_verified(&content.digest, stamp) {
+            Some(Held::Verified(Blob::new(*content, path, stamp)))
+        } else if self.ledger.is_damaged(&content.digest, stamp) {
+            None
+        } else {
+            Some(Held::Unverified(Unverified { content: *content, path }))
+        }
+    }
+}
+
+/// Reads a file once for its digest and, if it has several pieces, for its piece list.
+fn hash_file(file: &mut File, content: &Content, path: &Path) -> Result<(Hasher, Option<PieceList>), Error> {
+    let cut = Cut::new(content.size);
+    let mut whole = Hasher::new(content.digest, content.size);
+    let mut piece = PieceHasher::new();
+    let mut hashes = Vec::with_capacity(cut.count() as usize);
+    let mut buffer = Buffer::new();
+    for number in 0..cut.count() {
+        let mut left = cut.len_of(number);
+        while left > 0 {
+            let bytes = buffer.up_to(left);
+            file.read_exact(bytes).map_err(|error| Error::at("read", path, error))?;
+            whole.update(bytes);
+            piece.update(bytes);
+            left -= bytes.len() as u64;
+        }
+        hashes.push(piece.finish());
+    }
+    Ok((whole, PieceList::new(hashes, cut).filter(|list| list.hashes().len() > 1)))
+}

@@ -1,0 +1,186 @@
+//! What the cache holds, as people ask: repos, their files, and where a file lies.
+//!
+//! Knows how to read snapshots. Changes nothing.
+//! Invariant: what is shown resolved to a real file when it was looked at; links to nothing are passed
+//! over, and so are names that hffs would not write.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::folder::{Folder, first_hop};
+use super::{Cache, Refs, trees};
+use crate::limits;
+use crate::names::{Commit, Repo, RepoPath};
+use crate::tree::{Content, Tree};
+
+/// A repo in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoView {
+    pub repo: Repo,
+    pub commits: Vec<Commit>,
+    pub refs: Refs,
+    /// The files of all its snapshots together.
+    pub files: usize,
+    /// The bytes of its blobs, each counted once.
+    pub size: u64,
+}
+
+/// A file of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileView {
+    pub path: RepoPath,
+    pub commit: Commit,
+    /// The name of its blob, or what the commit's tree says where the layout has no blobs.
+    pub etag: Option<String>,
+    /// In bytes.
+    pub size: u64,
+    /// Its absolute path in the snapshot.
+    pub local_path: PathBuf,
+}
+
+impl FileView {
+    /// What the file is, going by its etag; whether that is true was not looked at.
+    pub fn content(&self) -> Option<Content> {
+        Some(Content { digest: self.etag.as_ref()?.parse().ok()?, size: self.size })
+    }
+}
+
+/// A file's place in a snapshot, as it was found there.
+pub(super) struct Entry {
+    pub(super) path: RepoPath,
+    pub(super) at: PathBuf,
+    pub(super) kind: Kind,
+}
+
+/// How a snapshot has a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Link,
+    /// The file itself, as it is where there are no symlinks.
+    File,
+}
+
+impl Entry {
+    /// The file that the entry stands for, one hop from here: its blob, or itself.
+    pub(super) fn hop(&self) -> PathBuf {
+        match self.kind {
+            Kind::Link => first_hop(&self.at).unwrap_or_default(),
+            Kind::File => self.at.clone(),
+        }
+    }
+
+    /// The name of the blob, if this is a link straight into the repo's `blobs`.
+    pub(super) fn blob(&self, blobs: &Path) -> Option<String> {
+        let hop = self.hop();
+        let straight = self.kind == Kind::Link && hop.parent() == Some(blobs);
+        hop.file_name().filter(|_| straight)?.to_str().map(str::to_owned)
+    }
+}
+
+impl Cache {
+    /// The repos with at least one snapshot, by name.
+    pub fn repos(&self) -> Vec<RepoView> {
+        let mut repos: Vec<RepoView> = repos_in(&self.0.root)
+            .into_iter()
+            .filter_map(|repo| {
+                let folder = Folder::new(&self.0, &repo);
+                let commits = commits(&folder);
+                if commits.is_empty() {
+                    return None;
+                }
+                let refs = trees::read_refs(&folder.refs());
+                let mut counted = HashSet::new();
+                let (mut files, mut size) = (0, 0);
+                for entry in commits.iter().flat_map(|commit| entries(&folder, commit)) {
+                    let Some(len) = real_len(&entry.at) else { continue };
+                    files += 1;
+                    if counted.insert(entry.hop()) {
+                        size += len;
+                    }
+                }
+                Some(RepoView { commits, refs, files, size, repo })
+            })
+            .collect();
+        repos.sort_by(|a, b| a.repo.cmp(&b.repo));
+        repos
+    }
+
+    /// The files of all snapshots of a repo, by commit and path.
+    pub fn files(&self, repo: &Repo) -> Vec<FileView> {
+        let folder = Folder::new(&self.0, repo);
+        let blobs = folder.blobs();
+        let mut files = Vec::new();
+        for commit in commits(&folder) {
+            // Read only for a layout without links; then each file of the snapshot needs it.
+            let mut tree: Option<Tree> = None;
+            for entry in entries(&folder, &commit) {
+                let Some(size) = real_len(&entry.at) else { continue };
+                let etag = match entry.kind {
+                    Kind::Link => entry.blob(&blobs),
+                    Kind::File => tree
+                        .get_or_insert_with(|| self.read_tree(repo, &commit).unwrap_or_default())
+                        .get(&entry.path)
+                        .map(|content| content.digest.to_string()),
+                };
+                files.push(FileView { path: entry.path, commit: commit.clone(), etag, size, local_path: entry.at });
+            }
+        }
+        files
+    }
+
+    /// Where a file of a commit lies, if it is here: the absolute path in the snapshot.
+    pub fn local_path(&self, repo: &Repo, commit: &Commit, path: &RepoPath) -> Option<PathBuf> {
+        let place = Folder::new(&self.0, repo).file(commit, path);
+        real_len(&place).map(|_| place)
+    }
+}
+
+/// The size of the file that a path resolves to.
+pub(super) fn real_len(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().filter(|meta| meta.is_file()).map(|meta| meta.len())
+}
+
+/// The repos that have a folder.
+pub(super) fn repos_in(root: &Path) -> Vec<Repo> {
+    let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| Repo::from_folder(entry.file_name().to_str()?)).collect()
+}
+
+/// The commits that have a snapshot folder.
+pub(super) fn commits(folder: &Folder<'_>) -> Vec<Commit> {
+    let Ok(entries) = fs::read_dir(folder.snapshots()) else { return Vec::new() };
+    let mut commits: Vec<Commit> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    commits.sort();
+    commits
+}
+
+/// What lies in a snapshot, by path, links to nothing included. Links to folders are not followed.
+pub(super) fn entries(folder: &Folder<'_>, commit: &Commit) -> Vec<Entry> {
+    let mut found = Vec::new();
+    let mut folders = vec![(folder.snapshot(commit), String::new())];
+    while let Some((at, prefix)) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&at) else { continue };
+        for entry in entries.flatten() {
+            let Some(path) = entry.file_name().to_str().and_then(|name| format!("{prefix}{name}").parse().ok()) else {
+                continue;
+            };
+            let path: RepoPath = path;
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push((entry.path(), format!("{path}/"))),
+                Ok(kind) if kind.is_symlink() => found.push(Entry { path, at: entry.path(), kind: Kind::Link }),
+                Ok(kind) if kind.is_file() => found.push(Entry { path, at: entry.path(), kind: Kind::File }),
+                _ => {}
+            }
+            if found.len() >= limits::TREE_ENTRIES_MAX {
+                break;
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
