@@ -1,0 +1,392 @@
+//! Fetching: bringing the files of a repo here, from whatever is fastest.
+//!
+//! Knows who is asked for names, who is asked for bytes, and how adds share downloads. Does not know
+//! commands or terminals: it reports, and somebody else shows it.
+//! Invariant: one digest is downloaded at most once at a time on this machine, whoever wants it, and
+//! what was sealed is published before anybody is told that it is here.
+
+mod claims;
+mod download;
+mod error;
+mod holders;
+mod landing;
+mod naming;
+mod select;
+mod shared;
+mod tally;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures::stream::{self, StreamExt};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::cache::{Cache, Held};
+use crate::config::{Access, Role};
+use crate::digest::Digest;
+use crate::hub::Hub;
+use crate::limits;
+use crate::names::{Commit, PeerId, Repo, RepoPath, Revision};
+use crate::partial::Partials;
+use crate::plan::Source;
+use crate::swarm::{self, Offence};
+use crate::tree::Content;
+use download::blocking;
+pub use error::Error;
+use holders::Holders;
+use landing::lock;
+pub use naming::Meaning;
+use shared::Shared;
+pub use tally::Tally;
+
+/// What somebody wants here.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub repo: Repo,
+    pub revision: Revision,
+    /// Empty: the whole repo.
+    pub files: Vec<RepoPath>,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub access: Access,
+}
+
+/// What an add tells while it runs.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// What the revision means, and how much there is to bring.
+    Resolved {
+        commit: Commit,
+        from: String,
+        files: usize,
+        bytes: u64,
+    },
+    Warning(String),
+    /// A file is being brought; its tally goes on counting.
+    Started {
+        path: RepoPath,
+        content: Content,
+        tally: Arc<Tally>,
+    },
+    Done(FileDone),
+    /// A decision, for those who want to follow.
+    Note(String),
+}
+
+/// A file that is here.
+#[derive(Debug, Clone)]
+pub struct FileDone {
+    pub path: RepoPath,
+    pub content: Content,
+    pub local_path: PathBuf,
+    /// What it cost; `None` when nothing crossed the network for this add.
+    pub tally: Option<Arc<Tally>>,
+    /// It was in the cache before, at its place or elsewhere.
+    pub cached: bool,
+    pub seconds: f64,
+}
+
+/// What an add brought.
+#[derive(Debug, Clone)]
+pub struct Added {
+    pub commit: Commit,
+    pub files: Vec<FileDone>,
+}
+
+/// Whether somebody waits for an add's figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attended {
+    Yes,
+    /// It goes on after a restart: its bytes go on the account of whoever joins it.
+    No,
+}
+
+/// Takes reports. It is called from the add's own task and must not block.
+pub type Reporter<'a> = dyn Fn(Report) + Send + Sync + 'a;
+
+/// Brings files here. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+/// What all adds share.
+struct Inner {
+    hub: Hub,
+    swarm: swarm::Handle,
+    cache: Cache,
+    partials: Partials,
+    holders: Holders,
+    running: Mutex<HashMap<Digest, Shared>>,
+    small: Semaphore,
+    large: Semaphore,
+    /// What sources gave last, in bytes a second: where the next file begins.
+    rates: Mutex<HashMap<Source, f64>>,
+    /// Sources that sent provably wrong bytes are not asked again while this daemon runs.
+    convicts: Mutex<BTreeSet<Source>>,
+}
+
+impl Fetcher {
+    pub fn new(hub: Hub, swarm: swarm::Handle, cache: Cache, partials: Partials) -> Self {
+        let inner = Inner {
+            hub,
+            holders: Holders::new(swarm.clone()),
+            swarm,
+            cache,
+            partials,
+            running: Mutex::default(),
+            small: Semaphore::new(limits::SMALL_FILES_AT_ONCE),
+            large: Semaphore::new(limits::LARGE_FILES_AT_ONCE),
+            rates: Mutex::default(),
+            convicts: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Brings what was ordered. When `gone` fires, downloads that nobody else wants stop cleanly.
+    pub async fn add(&self, order: &Order, report: &Reporter<'_>, gone: &CancellationToken) -> Result<Added, Error> {
+        tokio::select! {
+            added = self.add_all(order, report, Attended::Yes) => added,
+            () = gone.cancelled() => Err(Error::Cancelled),
+        }
+    }
+
+    /// The same for an order that nobody waits for.
+    pub async fn add_unattended(
+        &self,
+        order: &Order,
+        report: &Reporter<'_>,
+        gone: &CancellationToken,
+    ) -> Result<Added, Error> {
+        tokio::select! {
+            added = self.add_all(order, report, Attended::No) => added,
+            () = gone.cancelled() => Err(Error::Cancelled),
+        }
+    }
+
+    /// What a revision means, and which of its files the user means.
+    pub async fn look_up(&self, order: &Order) -> Result<(Commit, Vec<(RepoPath, Content)>), Error> {
+        let meaning = self.inner.meaning(&order.access, &order.repo, &order.revision, &order.files).await?;
+        let globs = select::Globs::parse(&order.include, &order.exclude)?;
+        let files = select::select(&meaning.tree, &order.files, &globs, &order.repo, &order.revision)?;
+        Ok((meaning.commit, files))
+    }
+
+    /// Which peers hold which of the contents wholly, and how many bytes of the others.
+    pub async fn holders(&self, contents: &[Content]) -> HashMap<PeerId, Vec<(Content, u64)>> {
+        let offers = self.inner.holders.ask(contents).await;
+        let mut held: HashMap<PeerId, Vec<(Content, u64)>> = HashMap::new();
+        for content in contents {
+            for (peer, offer) in offers.get(&content.digest).into_iter().flatten() {
+                let bytes = holders::bytes_of(content, offer);
+                held.entry(peer.clone()).or_default().push((*content, bytes));
+            }
+        }
+        held
+    }
+
+    async fn add_all(&self, order: &Order, report: &Reporter<'_>, attended: Attended) -> Result<Added, Error> {
+        let inner = &self.inner;
+        // A glob that cannot be read is the user's slip; no endpoint needs to be asked for that.
+        let globs = select::Globs::parse(&order.include, &order.exclude)?;
+        let meaning = inner.meaning(&order.access, &order.repo, &order.revision, &order.files).await?;
+        meaning.warnings.iter().for_each(|warning| report(Report::Warning(warning.clone())));
+        let files = select::select(&meaning.tree, &order.files, &globs, &order.repo, &order.revision)?;
+        report(Report::Resolved {
+            commit: meaning.commit.clone(),
+            from: meaning.from.clone(),
+            files: files.len(),
+            bytes: files.iter().map(|(_, content)| content.size).sum(),
+        });
+        info!(repo = %order.repo, commit = %meaning.commit, from = meaning.from, files = files.len(), "adding");
+        if meaning.whole {
+            let (cache, repo, commit, tree) =
+                (inner.cache.clone(), order.repo.clone(), meaning.commit.clone(), meaning.tree.clone());
+            blocking(move || cache.write_tree(&repo, &commit, &tree)).await??;
+        }
+        inner.set_visibility(order, &meaning, &files).await?;
+        let (here, missing) = inner.part(order, &meaning.commit, &files).await?;
+        let mut done: Vec<FileDone> = here;
+        done.iter().for_each(|file| report(Report::Done(file.clone())));
+        let wanted: Vec<Content> = missing.iter().map(|(_, content)| *content).collect();
+        inner.holders.ask_ahead(&wanted).await;
+        let at_once = limits::SMALL_FILES_AT_ONCE + limits::LARGE_FILES_AT_ONCE;
+        let mut results = stream::iter(missing)
+            .map(|(path, content)| self.add_file(order, &meaning, (path, content), report, attended))
+            .buffer_unordered(at_once);
+        let mut errors = Vec::new();
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(file) => {
+                    report(Report::Done(file.clone()));
+                    done.push(file);
+                }
+                Err(error) => {
+                    report(Report::Warning(error.to_string()));
+                    errors.push(error);
+                }
+            }
+        }
+        drop(results);
+        let failed = errors.len();
+        if let Some(first) = errors.into_iter().next() {
+            let one = failed == 1 && files.len() == 1;
+            return Err(if one {
+                first
+            } else {
+                Error::Several { failed, files: files.len(), first: Box::new(first) }
+            });
+        }
+        let (cache, repo, revision, commit) =
+            (inner.cache.clone(), order.repo.clone(), order.revision.clone(), meaning.commit.clone());
+        // The time of a ref tells how fresh the knowledge is, so only the Hub's word renews it.
+        let fresh = meaning.fresh;
+        blocking(move || match cache.ref_of(&repo, &revision) {
+            Some((known, _)) if known == commit && !fresh => Ok(()),
+            _ => cache.write_ref(&repo, &revision, &commit),
+        })
+        .await??;
+        done.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Added { commit: meaning.commit, files: done })
+    }
+
+    /// Brings one file: from another place in the cache, or by a download that others may share.
+    async fn add_file(
+        &self,
+        order: &Order,
+        meaning: &Meaning,
+        (path, content): (RepoPath, Content),
+        report: &Reporter<'_>,
+        attended: Attended,
+    ) -> Result<FileDone, Error> {
+        let begun = Instant::now();
+        let inner = &self.inner;
+        let place = crate::hub::Place {
+            repo: order.repo.clone(),
+            commit: meaning.commit.clone(),
+            path: path.clone(),
+            content,
+            grant: meaning.grant,
+        };
+        // Two rounds at most: another add's download may be cancelled, or fail for reasons of its own.
+        for _ in 0..2 {
+            if let Some(local_path) = inner.link_local(&place).await? {
+                report(Report::Note(format!("`{path}` is on this machine already: linked")));
+                let seconds = begun.elapsed().as_secs_f64();
+                return Ok(FileDone { path, content, local_path, tally: None, cached: true, seconds });
+            }
+            let (ticket, is_first) = Shared::join(inner, order, &place, attended);
+            report(Report::Started { path: path.clone(), content, tally: ticket.tally() });
+            match ticket.outcome().await {
+                Ok(local_path) => {
+                    // Whoever did not start the download finds the file where it was published, and links it.
+                    let local_path = match is_first {
+                        true => local_path,
+                        false => inner.link_local(&place).await?.unwrap_or(local_path),
+                    };
+                    let tally = ticket.claim_tally();
+                    let seconds = begun.elapsed().as_secs_f64();
+                    return Ok(FileDone { path, content, local_path, tally, cached: false, seconds });
+                }
+                Err(error) if is_first => return Err(error),
+                Err(error) => warn!(%error, %path, "the download that another add had begun failed; trying alone"),
+            }
+        }
+        Err(Error::NeverWhole { path })
+    }
+}
+
+impl Inner {
+    /// Tells the cache whom these contents may be shared with, when the Hub has said so.
+    async fn set_visibility(
+        &self,
+        order: &Order,
+        meaning: &Meaning,
+        files: &[(RepoPath, Content)],
+    ) -> Result<(), Error> {
+        let Some(visibility) = meaning.visibility else { return Ok(()) };
+        let (cache, repo) = (self.cache.clone(), order.repo.clone());
+        let digests: Vec<Digest> = files.iter().map(|(_, content)| content.digest).collect();
+        blocking(move || cache.set_visibility(&digests, &repo, visibility)).await??;
+        Ok(())
+    }
+
+    /// Parts the files into those that stand at their place in the cache, and the others.
+    async fn part(
+        &self,
+        order: &Order,
+        commit: &Commit,
+        files: &[(RepoPath, Content)],
+    ) -> Result<(Vec<FileDone>, Vec<(RepoPath, Content)>), Error> {
+        let (cache, repo, commit, files) = (self.cache.clone(), order.repo.clone(), commit.clone(), files.to_vec());
+        blocking(move || {
+            let mut here = Vec::new();
+            let mut missing = Vec::new();
+            for (path, content) in files {
+                match cache.local_path(&repo, &commit, &path) {
+                    Some(local_path) if std::fs::metadata(&local_path).is_ok_and(|meta| meta.len() == content.size) => {
+                        here.push(FileDone { path, content, local_path, tally: None, cached: true, seconds: 0.0 });
+                    }
+                    _ => missing.push((path, content)),
+                }
+            }
+            (here, missing)
+        })
+        .await
+    }
+
+    /// Links a content that lies elsewhere in this cache. What hffs did not verify itself is hashed
+    /// before, so that a damaged file of another tool does not get a second name.
+    async fn link_local(&self, place: &crate::hub::Place) -> Result<Option<PathBuf>, Error> {
+        let (cache, place) = (self.cache.clone(), place.clone());
+        blocking(move || {
+            let blob = match cache.find(&place.content) {
+                None => return Ok(None),
+                Some(Held::Verified(blob)) => blob,
+                Some(Held::Unverified(unverified)) => match cache.verify(&unverified) {
+                    Ok(blob) => blob,
+                    Err(error) => {
+                        warn!(%error, "a file in the cache is not what its name says; bringing it anew");
+                        return Ok(None);
+                    }
+                },
+            };
+            cache.link(&place.repo, &place.commit, &place.path, &blob).map(Some)
+        })
+        .await?
+        .map_err(Error::Cache)
+    }
+
+    fn is_paired(&self, peer: &PeerId) -> bool {
+        self.swarm.active().iter().any(|active| active.id == *peer && active.paired)
+    }
+
+    fn is_hub(&self, access: &Access, url: &str) -> bool {
+        access.endpoints.iter().any(|endpoint| endpoint.url == url && endpoint.role == Role::Hub)
+    }
+
+    /// Holds provably wrong bytes against a source.
+    async fn convict(&self, source: &Source, path: &RepoPath) {
+        warn!(%source, %path, "is not asked again, because it sent wrong bytes");
+        lock(&self.convicts).insert(source.clone());
+        if let Source::Peer(peer) = source {
+            self.swarm.strike(peer, Offence::WrongBytes).await;
+        }
+    }
+
+    fn is_convicted(&self, source: &Source) -> bool {
+        lock(&self.convicts).contains(source)
+    }
+
+    fn rate(&self, source: &Source) -> Option<f64> {
+        lock(&self.rates).get(source).copied()
+    }
+
+    fn remember_rate(&self, source: &Source, rate: f64) {
+        lock(&self.rates).insert(source.clone(), rate);
+    }
+}

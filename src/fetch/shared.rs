@@ -1,0 +1,158 @@
+//! Shared downloads: adds that want the same digest wait for one download.
+//!
+//! Knows who waits for what, and ends a download that nobody waits for. Does not know how bytes come.
+//! Invariant: a download runs while at least one add is interested, and its outcome reaches all of
+//! them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::download::{Task, blocking};
+use super::landing::lock;
+use super::{Attended, Error, Inner, Order, Tally};
+use crate::hub::Place;
+use crate::limits;
+
+type Outcome = Result<PathBuf, Arc<Error>>;
+
+/// A running download, as the others see it.
+pub(super) struct Shared {
+    outcome: watch::Receiver<Option<Outcome>>,
+    tally: Arc<Tally>,
+    interest: Arc<Interest>,
+}
+
+/// How many adds wait for a download.
+struct Interest {
+    waiting: AtomicUsize,
+    /// Whether an add has taken the bytes on its account; they are told once.
+    accounted: AtomicBool,
+    nobody: CancellationToken,
+}
+
+/// One add's interest in a download; dropping it may end the download.
+pub(super) struct Ticket {
+    outcome: watch::Receiver<Option<Outcome>>,
+    tally: Arc<Tally>,
+    interest: Arc<Interest>,
+    /// Whether the bytes go on this add's account.
+    owns: bool,
+}
+
+impl Shared {
+    /// Joins the download of a digest that runs, or starts it; says whether it was started.
+    pub(super) fn join(inner: &Arc<Inner>, order: &Order, place: &Place, attended: Attended) -> (Ticket, bool) {
+        let mut running = lock(&inner.running);
+        if let Some(shared) = running.get(&place.content.digest)
+            && !shared.interest.nobody.is_cancelled()
+            && shared.outcome.borrow().is_none()
+        {
+            shared.interest.waiting.fetch_add(1, Ordering::AcqRel);
+            return (shared.ticket(false), false);
+        }
+        let (sender, outcome) = watch::channel(None);
+        let interest = Arc::new(Interest {
+            waiting: AtomicUsize::new(1),
+            accounted: AtomicBool::new(attended == Attended::Yes),
+            nobody: CancellationToken::new(),
+        });
+        let tally = Arc::new(Tally::default());
+        let task = Task {
+            inner: Arc::clone(inner),
+            access: order.access.clone(),
+            place: place.clone(),
+            tally: Arc::clone(&tally),
+        };
+        let shared = Shared { outcome, tally, interest: Arc::clone(&interest) };
+        let ticket = shared.ticket(attended == Attended::Yes);
+        running.insert(place.content.digest, shared);
+        drop(running);
+        tokio::spawn(run(task, interest, sender));
+        (ticket, true)
+    }
+
+    fn ticket(&self, owns: bool) -> Ticket {
+        Ticket {
+            outcome: self.outcome.clone(),
+            tally: Arc::clone(&self.tally),
+            interest: Arc::clone(&self.interest),
+            owns,
+        }
+    }
+}
+
+impl Ticket {
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    /// The tally, if the bytes go on this add's account: the one that began the download, or, when that
+    /// one is gone, whoever asks first.
+    pub(super) fn claim_tally(&self) -> Option<Arc<Tally>> {
+        (self.owns || !self.interest.accounted.swap(true, Ordering::AcqRel)).then(|| self.tally())
+    }
+
+    /// Waits for the end of the download.
+    pub(super) async fn outcome(&self) -> Result<PathBuf, Error> {
+        let mut outcome = self.outcome.clone();
+        let end = outcome.wait_for(Option::is_some).await.map_err(|_| Error::Interrupted)?.clone();
+        match end {
+            Some(Ok(path)) => Ok(path),
+            Some(Err(error)) => Err(error.retold()),
+            None => Err(Error::Interrupted),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // An add that was cancelled tells nobody what its download cost.
+        if self.owns && self.outcome.borrow().is_none() {
+            self.interest.accounted.store(false, Ordering::Release);
+        }
+        if self.interest.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.interest.nobody.cancel();
+        }
+    }
+}
+
+/// Runs a download to its end and tells the outcome.
+async fn run(task: Task, interest: Arc<Interest>, sender: watch::Sender<Option<Outcome>>) {
+    let inner = Arc::clone(&task.inner);
+    let digest = task.place.content.digest;
+    let result = tokio::select! {
+        result = bring(&task) => result,
+        () = interest.nobody.cancelled() => {
+            debug!(path = %task.place.path, "nobody wants it any more");
+            Err(Error::Cancelled)
+        }
+    };
+    // The entry goes first: who joins from here on finds the file, or begins anew.
+    {
+        let mut running = lock(&inner.running);
+        if running.get(&digest).is_some_and(|shared| Arc::ptr_eq(&shared.interest, &interest)) {
+            running.remove(&digest);
+        }
+    }
+    sender.send_replace(Some(result.map_err(Arc::new)));
+}
+
+async fn bring(task: &Task) -> Result<PathBuf, Error> {
+    let inner = &task.inner;
+    let small = task.place.content.size <= limits::SMALL_FILE_BYTES;
+    let turns = if small { &inner.small } else { &inner.large };
+    let _turn = turns.acquire().await.map_err(|_| Error::Interrupted)?;
+    let sealed = task.run().await?;
+    let (cache, place) = (inner.cache.clone(), task.place.clone());
+    blocking(move || {
+        cache.save_piece_list(&place.content, &sealed.get().pieces)?;
+        cache.publish(&place.repo, &place.commit, &place.path, sealed)
+    })
+    .await?
+    .map_err(Error::Cache)
+}

@@ -1,0 +1,294 @@
+//! Sharing: saying what this machine holds, and handing it out.
+//!
+//! Knows the cache, and who may be told of what. Does not know how peers are reached.
+//! Invariant: for whoever may not have it a file does not exist, in no answer of any kind; and no
+//! byte leaves before its whole file was verified.
+//!
+//! What the Hub says is public goes to anybody. Everything else goes only to peers that this
+//! machine's user paired with: private and gated repos, what was fetched with a token, and what other
+//! tools put here as long as the Hub was not asked about it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, UNIX_EPOCH};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use crate::cache::{Blob, Cache, Held, Unverified};
+use crate::config::Access;
+use crate::digest::Digest;
+use crate::hub::Hub;
+use crate::limits;
+use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
+use crate::swarm::{Asker, Body, Refusal, Serve};
+use crate::tree::Content;
+use crate::wire::{Answer, Hold, PieceRequest, Query};
+
+/// Answers peers out of the cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Share {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: Cache,
+    hub: Hub,
+    /// How the Hub is asked whether a repo is public: without a token, because that is the question.
+    access: Access,
+    /// One blob of another tool is hashed at a time: the user's own work on this machine goes first.
+    hashing: Semaphore,
+    waiting: Semaphore,
+    /// When the Hub was asked about a repo last.
+    asked: Mutex<HashMap<Repo, Instant>>,
+}
+
+impl Share {
+    pub fn new(cache: Cache, hub: Hub, access: Access) -> Self {
+        let inner = Inner {
+            cache,
+            hub,
+            access: Access { token: None, ..access },
+            hashing: Semaphore::new(1),
+            waiting: Semaphore::new(limits::VERIFICATIONS_WAITING),
+            asked: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl Serve for Share {
+    fn answer(&self, from: Asker, query: Query) -> BoxFuture<'static, Answer> {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            match query {
+                Query::Hello => Answer::Hello { agent: concat!("hffs/", env!("CARGO_PKG_VERSION")).to_owned() },
+                Query::Resolve { repo, revision } => inner.resolve(from, repo, revision).await,
+                Query::Tree { repo, commit, after } => inner.tree(from, repo, commit, after).await,
+                Query::Holds { contents } => inner.holds(from, contents).await,
+                Query::PieceList { content } => inner.piece_list(from, content).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn open(&self, from: Asker, request: PieceRequest) -> BoxFuture<'static, Result<Body, Refusal>> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.open(from, request).await }.boxed()
+    }
+}
+
+/// What may be said about a content.
+enum Standing {
+    Verified(Blob),
+    Unverified(Unverified),
+    /// It is not here, or not for this asker.
+    Nothing,
+    /// It is here, and nobody has asked the Hub whether its repo is public.
+    Unknown(Repo),
+}
+
+impl Inner {
+    fn standing(&self, from: &Asker, content: &Content) -> Standing {
+        let Some(held) = self.cache.find(content) else { return Standing::Nothing };
+        if !from.paired && !self.cache.is_public(&content.digest) {
+            let path = match &held {
+                Held::Verified(blob) => blob.path(),
+                Held::Unverified(unverified) => unverified.path(),
+            };
+            return match repo_of(self.cache.root(), path) {
+                Some(repo) if self.cache.visibility(&content.digest, &repo).is_none() => Standing::Unknown(repo),
+                _ => Standing::Nothing,
+            };
+        }
+        match held {
+            Held::Verified(blob) => Standing::Verified(blob),
+            Held::Unverified(unverified) => Standing::Unverified(unverified),
+        }
+    }
+
+    async fn standings(self: &Arc<Self>, from: &Asker, contents: Vec<Content>) -> Vec<(Content, Standing)> {
+        let (this, from) = (Arc::clone(self), from.clone());
+        blocking(move || contents.into_iter().map(|content| (content, this.standing(&from, &content))).collect())
+            .await
+            .unwrap_or_default()
+    }
+
+    async fn holds(self: &Arc<Self>, from: Asker, contents: Vec<Content>) -> Answer {
+        let mut standings = self.standings(&from, contents).await;
+        let mut unknown: Vec<(Repo, Digest)> = Vec::new();
+        for (content, standing) in &standings {
+            if let Standing::Unknown(repo) = standing {
+                unknown.push((repo.clone(), content.digest));
+            }
+        }
+        if !unknown.is_empty() && self.ask_the_hub(unknown).await {
+            standings = self.standings(&from, standings.into_iter().map(|(content, _)| content).collect()).await;
+        }
+        let holds = standings.into_iter().map(|(_, standing)| match standing {
+            Standing::Verified(_) => Hold::Whole,
+            Standing::Unverified(unverified) => {
+                // The asker will want it in a moment, so the hash begins now.
+                let this = Arc::clone(self);
+                tokio::spawn(async move { this.verify(unverified).await });
+                Hold::Whole
+            }
+            Standing::Nothing | Standing::Unknown(_) => Hold::No,
+        });
+        Answer::Holds(holds.collect())
+    }
+
+    async fn open(self: &Arc<Self>, from: Asker, request: PieceRequest) -> Result<Body, Refusal> {
+        let standing = self.standings(&from, vec![request.content]).await.pop().map(|(_, standing)| standing);
+        let blob = match standing {
+            Some(Standing::Verified(blob)) => blob,
+            Some(Standing::Unverified(unverified)) => {
+                let this = Arc::clone(self);
+                // The hash goes on when this asker is sent away, so that the next request finds it done.
+                let verifying = tokio::spawn(async move { this.verify(unverified).await });
+                match timeout(limits::SHARE_PATIENCE, verifying).await {
+                    Ok(Ok(Some(blob))) => blob,
+                    Ok(_) => return Err(Refusal::Missing),
+                    Err(_) => return Err(Refusal::Busy(limits::VERIFY_RETRY)),
+                }
+            }
+            Some(Standing::Nothing | Standing::Unknown(_)) | None => return Err(Refusal::Missing),
+        };
+        let opened = blocking(move || blob.open()).await.ok_or(Refusal::Missing)?;
+        match opened {
+            Ok(file) => Ok(Body { file: Arc::new(file), offset: request.start, len: request.len }),
+            Err(error) => {
+                warn!(%error, "could not open a file that a peer asked for");
+                Err(Refusal::Missing)
+            }
+        }
+    }
+
+    /// Hashes a blob that another tool put into the cache.
+    async fn verify(self: &Arc<Self>, unverified: Unverified) -> Option<Blob> {
+        let _place = self.waiting.try_acquire().ok()?;
+        let _turn = self.hashing.acquire().await.ok()?;
+        let this = Arc::clone(self);
+        blocking(move || {
+            // Whoever waited before may have done it already.
+            if let Some(Held::Verified(blob)) = this.cache.find(&unverified.content()) {
+                return Some(blob);
+            }
+            info!(path = %unverified.path().display(), "hashing a file of another tool before it is shared");
+            this.cache.verify(&unverified).inspect_err(|error| warn!(%error, "is not shared")).ok()
+        })
+        .await
+        .flatten()
+    }
+
+    /// Asks the Hub, without a token, whether repos of other tools' files are public, and notes the
+    /// answers; says whether any is.
+    async fn ask_the_hub(&self, contents: Vec<(Repo, Digest)>) -> bool {
+        if self.access.offline {
+            return false;
+        }
+        let mut any = false;
+        let mut by_repo: HashMap<Repo, Vec<Digest>> = HashMap::new();
+        for (repo, digest) in contents {
+            by_repo.entry(repo).or_default().push(digest);
+        }
+        for (repo, digests) in by_repo {
+            if self.asked_lately(&repo) {
+                continue;
+            }
+            let main = Revision::main();
+            let answer = timeout(limits::SHARE_PATIENCE, self.hub.resolve(&self.access, &repo, &main)).await;
+            let visibility = match answer {
+                Ok(Ok(resolved)) => resolved.visibility,
+                Ok(Err(error)) if error.is_final() => Visibility::Restricted,
+                _ => continue,
+            };
+            debug!(%repo, ?visibility, "the Hub says whom another tool's files may be shared with");
+            match self.cache.set_visibility(&digests, &repo, visibility) {
+                Ok(()) => any |= visibility == Visibility::Public,
+                Err(error) => warn!(%error, "could not note whom files may be shared with"),
+            }
+        }
+        any
+    }
+
+    fn asked_lately(&self, repo: &Repo) -> bool {
+        let now = Instant::now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|_, at| now.saturating_duration_since(*at) < limits::VISIBILITY_AGE);
+        asked.insert(repo.clone(), now).is_some()
+    }
+
+    /// Whether an asker may know of a repo's commits and files.
+    fn may_know(&self, from: &Asker, repo: &Repo, commit: &Commit) -> bool {
+        if from.paired {
+            return true;
+        }
+        // An add notes the same for all files of a repo, so the first file that was noted tells.
+        let tree = self.cache.read_tree(repo, commit).unwrap_or_default();
+        let first = tree.iter().find_map(|(_, content)| self.cache.visibility(&content.digest, repo));
+        first == Some(Visibility::Public)
+    }
+
+    async fn resolve(self: &Arc<Self>, from: Asker, repo: Repo, revision: Revision) -> Answer {
+        let this = Arc::clone(self);
+        blocking(move || {
+            let (commit, learned) = match revision.as_commit() {
+                Some(commit) => (commit, UNIX_EPOCH),
+                None => this.cache.ref_of(&repo, &revision)?,
+            };
+            // Only a commit whose files are known helps the asker.
+            this.cache.read_tree(&repo, &commit)?;
+            let learned_unix_secs = learned.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            this.may_know(&from, &repo, &commit).then_some(Answer::Resolved { commit, learned_unix_secs })
+        })
+        .await
+        .flatten()
+        .unwrap_or(Answer::Unknown)
+    }
+
+    async fn tree(self: &Arc<Self>, from: Asker, repo: Repo, commit: Commit, after: Option<RepoPath>) -> Answer {
+        let this = Arc::clone(self);
+        blocking(move || {
+            let tree = this.cache.read_tree(&repo, &commit)?;
+            if !this.may_know(&from, &repo, &commit) {
+                return None;
+            }
+            let rest = tree.iter().filter(|(path, _)| after.as_ref().is_none_or(|after| *path > after));
+            let mut files: Vec<(RepoPath, Content)> =
+                rest.take(limits::TREE_PAGE + 1).map(|(path, content)| (path.clone(), content)).collect();
+            let more = files.len() > limits::TREE_PAGE;
+            files.truncate(limits::TREE_PAGE);
+            Some(Answer::Tree { files, more })
+        })
+        .await
+        .flatten()
+        .unwrap_or(Answer::Unknown)
+    }
+
+    async fn piece_list(self: &Arc<Self>, from: Asker, content: Content) -> Answer {
+        let this = Arc::clone(self);
+        blocking(move || match this.standing(&from, &content) {
+            Standing::Verified(_) => Some(Answer::PieceList(this.cache.piece_list(&content)?.to_bytes())),
+            _ => None,
+        })
+        .await
+        .flatten()
+        .unwrap_or(Answer::Unknown)
+    }
+}
+
+/// The repo in whose folder a file of the cache lies.
+fn repo_of(root: &Path, file: &Path) -> Option<Repo> {
+    let folder = file.strip_prefix(root).ok()?.components().next()?;
+    Repo::from_folder(folder.as_os_str().to_str()?)
+}
+
+/// Runs disk work where it may block; `None` when the runtime is ending.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
