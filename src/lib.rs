@@ -50,8 +50,10 @@
 //! - With no peers at all, hffs does what `hf download` does.
 
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod digest;
 pub mod disk;
 pub mod fetch;

@@ -1,0 +1,107 @@
+//! Starting the daemon as a process of its own.
+//!
+//! Knows processes, their standard streams and their environment. Does not know what the daemon does.
+//! Invariant: whoever called the command and waits for its output never waits for the daemon's.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+
+use super::exit::{Exit, Wrong};
+use crate::control::docs;
+use crate::limits;
+
+/// What glibc's allocator is told at the start of a daemon, where the user has not told it otherwise.
+///
+/// yamux and noise allocate a buffer for each frame. As glibc comes, it gives the larger ones back to the
+/// system at once and faults them in again for the next frame: a hundred thousand page faults for each
+/// GiB, a third of all CPU time of a transfer. With these it keeps them. The last one makes `memcpy`
+/// avoid `rep movsb`, which on some processors is half as fast for buffers that do not begin at a page.
+/// All of it is read before `main`, so it can only come from the environment.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const TUNING: &[(&str, &str)] = &[
+    ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
+    ("MALLOC_TRIM_THRESHOLD_", "1073741824"),
+    ("MALLOC_TOP_PAD_", "67108864"),
+    ("MALLOC_ARENA_MAX", "2"),
+    #[cfg(target_arch = "x86_64")]
+    ("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1073741824"),
+];
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+const TUNING: &[(&str, &str)] = &[];
+
+fn missing_tuning() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TUNING.iter().copied().filter(|(name, _)| std::env::var_os(name).is_none())
+}
+
+/// Starts this program once more, in this process, with the allocator's settings in its environment.
+/// Returns when they are there already, and where it cannot be done: it is only about speed.
+pub(super) fn tune_this_process() {
+    #[cfg(unix)]
+    if missing_tuning().next().is_some()
+        && let Ok(program) = std::env::current_exe()
+    {
+        use std::os::unix::process::CommandExt;
+        let mut args = std::env::args_os();
+        let mut again = Command::new(program);
+        if let Some(name) = args.next() {
+            again.arg0(name);
+        }
+        let error = again.args(args).envs(missing_tuning()).exec();
+        super::printer::tell(&format!("warning: could not tune the memory allocator: {error}"));
+    }
+}
+
+/// Starts the daemon in the background with these arguments, and waits until it says that it is ready.
+/// When it ends instead, what it said on stderr is passed on.
+pub(super) fn start(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Result<docs::Status, Exit>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(args).envs(missing_tuning());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Ctrl-C in this terminal is for what runs in it, and the daemon does not.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    #[cfg(windows)]
+    std::os::windows::process::CommandExt::creation_flags(&mut command, DETACHED_PROCESS);
+    let mut child = command.spawn()?;
+    match first_word(&mut child) {
+        Ok(Some(status)) => Ok(Ok(status)),
+        Ok(None) => {
+            let mut said = String::new();
+            if let Some(stderr) = child.stderr.take() {
+                // What cannot be read is not passed on; the code says that it failed.
+                let _ = stderr.take(limits::STARTUP_WORDS_MAX).read_to_string(&mut said);
+            }
+            let ended = child.wait()?;
+            if said.is_empty() {
+                return Err(Wrong::new(format!("the daemon ended while it started: {ended}")).into());
+            }
+            let _ = io::stderr().lock().write_all(said.as_bytes());
+            Ok(Err(Exit::Failed))
+        }
+        Err(_) => {
+            child.kill()?;
+            child.wait()?;
+            Err(Wrong::new(format!("the daemon was not ready after {} s", limits::STARTUP.as_secs())).into())
+        }
+    }
+}
+
+/// <https://learn.microsoft.com/windows/win32/procthread/process-creation-flags>
+#[cfg(windows)]
+const DETACHED_PROCESS: u32 = 0x8;
+
+/// The daemon's status, when it gets ready, or `None` when it ends without that.
+fn first_word(child: &mut Child) -> Result<Option<docs::Status>, RecvTimeoutError> {
+    let Some(stdout) = child.stdout.take() else { return Ok(None) };
+    let (sender, receiver) = sync_channel(1);
+    // A pipe has no read with a deadline, so a thread waits for it; it ends with the daemon's first line.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(stdout.take(limits::STARTUP_WORDS_MAX)).read_line(&mut line);
+        let status = read.ok().and_then(|_| serde_json::from_str(&line).ok());
+        let _ = sender.send(status);
+    });
+    receiver.recv_timeout(limits::STARTUP)
+}
