@@ -364,8 +364,11 @@ pub const SMALL_FILE_BYTES: u64 = 8 * MIB;
 pub const SMALL_FILES_AT_ONCE: usize = 16;
 /// Large files in flight: each already uses every source, more only spread the disk's head.
 pub const LARGE_FILES_AT_ONCE: usize = 3;
-/// Peers are asked again who holds a running file after this time: they may have got it meanwhile.
-pub const HOLDERS_AGE: Duration = Duration::from_secs(5);
+/// Peers are asked again who holds a running file after this time: they may have got more meanwhile.
+/// An answer is at most 8 KiB a file, so fifty machines cost each other 400 KB/s at the very most.
+pub const HOLDERS_AGE: Duration = Duration::from_secs(1);
+/// What peers said before an add stays good for its small files for this long.
+pub const HOLDERS_KEPT: Duration = Duration::from_secs(60);
 /// A peer that is connected answers a small question within a round trip; one that does not is
 /// left out of the question.
 pub const PEER_ANSWER: Duration = Duration::from_secs(3);
@@ -374,6 +377,12 @@ pub const PEER_ANSWER: Duration = Duration::from_secs(3);
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a file that does not match its digest is repaired before it is given up.
 pub const REPAIRS_MAX: u32 = 4;
+/// The first pause before a Hub with a passing fault is asked again; it doubles. With the times below
+/// that is what `huggingface_hub` does: five tries, up to eight seconds apart.
+pub const ASK_AGAIN: Duration = Duration::from_secs(1);
+pub const ASK_AGAIN_TIMES: usize = 4;
+/// An endpoint that asks for a longer wait than this is told to the user instead of waited for.
+pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(75);
 /// Files one add may have: what a tree may have.
 pub const FILES_PER_ADD_MAX: usize = TREE_ENTRIES_MAX;
 /// Reports that wait for a slow terminal; further ones are left out, but for finished files.

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
 use futures::FutureExt;
@@ -25,6 +25,7 @@ use crate::digest::Digest;
 use crate::hub::Hub;
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
+use crate::partial::{Partial, Partials};
 use crate::swarm::{Asker, Body, Refusal, Serve};
 use crate::tree::Content;
 use crate::wire::{Answer, Hold, PieceRequest, Query};
@@ -37,6 +38,8 @@ pub struct Share {
 
 struct Inner {
     cache: Cache,
+    /// Unfinished files, once the daemon has them: the swarm that asks has to be there before.
+    partials: OnceLock<Partials>,
     hub: Hub,
     /// How the Hub is asked whether a repo is public: without a token, because that is the question.
     access: Access,
@@ -51,6 +54,7 @@ impl Share {
     pub fn new(cache: Cache, hub: Hub, access: Access) -> Self {
         let inner = Inner {
             cache,
+            partials: OnceLock::new(),
             hub,
             access: Access { token: None, ..access },
             hashing: Semaphore::new(1),
@@ -58,6 +62,14 @@ impl Share {
             asked: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+}
+
+impl Share {
+    /// From here on, proven pieces of unfinished files are shared too.
+    pub fn share_unfinished(&self, partials: Partials) {
+        // A second call would bring the same.
+        let _ = self.inner.partials.set(partials);
     }
 }
 
@@ -86,6 +98,8 @@ impl Serve for Share {
 enum Standing {
     Verified(Blob),
     Unverified(Unverified),
+    /// It is on its way here.
+    Unfinished(Arc<Partial>),
     /// It is not here, or not for this asker.
     Nothing,
     /// It is here, and nobody has asked the Hub whether its repo is public.
@@ -94,8 +108,14 @@ enum Standing {
 
 impl Inner {
     fn standing(&self, from: &Asker, content: &Content) -> Standing {
+        let may_have = from.paired || self.cache.is_public(&content.digest);
+        let unfinished =
+            || self.partials.get()?.claimed(&content.digest).filter(|partial| partial.content() == *content);
+        if may_have && let Some(partial) = unfinished() {
+            return Standing::Unfinished(partial);
+        }
         let Some(held) = self.cache.find(content) else { return Standing::Nothing };
-        if !from.paired && !self.cache.is_public(&content.digest) {
+        if !may_have {
             let path = match &held {
                 Held::Verified(blob) => blob.path(),
                 Held::Unverified(unverified) => unverified.path(),
@@ -137,6 +157,10 @@ impl Inner {
                 tokio::spawn(async move { this.verify(unverified).await });
                 Hold::Whole
             }
+            Standing::Unfinished(partial) => match partial.proven() {
+                proven if proven.is_empty() => Hold::No,
+                proven => Hold::Pieces(proven.to_bytes()),
+            },
             Standing::Nothing | Standing::Unknown(_) => Hold::No,
         });
         Answer::Holds(holds.collect())
@@ -156,6 +180,7 @@ impl Inner {
                     Err(_) => return Err(Refusal::Busy(limits::VERIFY_RETRY)),
                 }
             }
+            Some(Standing::Unfinished(partial)) => return stretch(&partial, request),
             Some(Standing::Nothing | Standing::Unknown(_)) | None => return Err(Refusal::Missing),
         };
         let opened = blocking(move || blob.open()).await.ok_or(Refusal::Missing)?;
@@ -280,6 +305,17 @@ impl Inner {
         .flatten()
         .unwrap_or(Answer::Unknown)
     }
+}
+
+/// A stretch of an unfinished file, if all of it is proven.
+fn stretch(partial: &Partial, request: PieceRequest) -> Result<Body, Refusal> {
+    let cut = partial.cut();
+    let last = request.start.saturating_add(request.len).saturating_sub(1);
+    let proven = partial.proven();
+    if !(cut.at(request.start)..=cut.at(last)).all(|piece| proven.contains(piece)) {
+        return Err(Refusal::Missing);
+    }
+    Ok(Body { file: partial.file(), offset: request.start, len: request.len })
 }
 
 /// The repo in whose folder a file of the cache lies.

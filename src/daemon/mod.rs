@@ -64,8 +64,9 @@ pub async fn run(
     let pairings = config::read_peers(&home.peers_toml())?.into_iter().map(pairing).collect();
     let (events, heard) = mpsc::channel(limits::SWARM_EVENTS_MAX);
     let options = Options { identity, port: port.or(settings.port), pairings, discovery: Discovery::Mdns };
-    let swarm = swarm::start(options, Arc::new(share), events).await?;
+    let swarm = swarm::start(options, Arc::new(share.clone()), events).await?;
     let partials = Partials::open(home.hub_cache(), &swarm.peer_id())?;
+    share.share_unfinished(partials.clone());
     let fetcher = Fetcher::new(hub, swarm.clone(), cache, partials);
     let adds = Adds::open(&home.unfinished(), fetcher.clone())?;
     let stopping = CancellationToken::new();

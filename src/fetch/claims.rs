@@ -15,8 +15,18 @@ use crate::plan::Source;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
     Accepted,
+    /// It came from the Hub, or is what somebody else than its sender says it is: it may be passed on.
+    Proven,
     /// A claim contradicts it and somebody better can be asked.
     Refused,
+}
+
+/// Whether the word of a source is what others are measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The endpoint that the user named as the Hub.
+    Hub,
+    Other,
 }
 
 /// The claims about one file.
@@ -45,8 +55,16 @@ impl Claims {
     /// An endpoint's bytes are taken: it is the one that would be asked to settle a dispute. A peer's
     /// bytes that a list contradicts are taken only if another source brought the same, or if there is
     /// nobody to ask who knows better.
-    pub(super) fn judge(&mut self, piece: u32, hash: PieceHash, source: &Source) -> Judgement {
-        if matches!(source, Source::Endpoint(_)) || !self.is_disputed(piece, hash) {
+    pub(super) fn judge(&mut self, piece: u32, hash: PieceHash, source: &Source, standing: Standing) -> Judgement {
+        let disputed = self.is_disputed(piece, hash);
+        let listed = || {
+            let others = self.lists.iter().filter(|(maker, _)| !matches!(source, Source::Peer(peer) if peer == *maker));
+            others.filter_map(|(_, list)| list.get(piece)).any(|claimed| claimed == hash)
+        };
+        if standing == Standing::Hub || (!disputed && listed()) {
+            return Judgement::Proven;
+        }
+        if matches!(source, Source::Endpoint(_)) || !disputed {
             return Judgement::Accepted;
         }
         let confirmed = self.doubtful.iter().any(|(p, h, s)| *p == piece && *h == hash && s != source);
@@ -60,6 +78,10 @@ impl Claims {
     /// Whether any list says that the piece is something else.
     pub(super) fn is_disputed(&self, piece: u32, hash: PieceHash) -> bool {
         self.lists.values().any(|list| list.get(piece).is_some_and(|claimed| claimed != hash))
+    }
+
+    pub(super) fn has_list_of(&self, maker: &PeerId) -> bool {
+        self.lists.contains_key(maker)
     }
 
     /// Remembers bytes that are fetched anew, to tell at the end whether they were wrong.
@@ -97,10 +119,10 @@ mod tests {
         claims.set_arbiter(true);
         claims.add(peer("honest"), list([1, 2, 3, 4]));
         let liar = Source::Peer(peer("Liar"));
-        assert_eq!(claims.judge(0, PieceHash([1; 32]), &liar), Judgement::Accepted);
-        assert_eq!(claims.judge(1, PieceHash([9; 32]), &liar), Judgement::Refused);
+        assert_eq!(claims.judge(0, PieceHash([1; 32]), &liar, Standing::Other), Judgement::Proven);
+        assert_eq!(claims.judge(1, PieceHash([9; 32]), &liar, Standing::Other), Judgement::Refused);
         let hub = Source::Endpoint("https://hub".to_owned());
-        assert_eq!(claims.judge(1, PieceHash([2; 32]), &hub), Judgement::Accepted);
+        assert_eq!(claims.judge(1, PieceHash([2; 32]), &hub, Standing::Hub), Judgement::Proven);
         assert_eq!(claims.convict(&list([1, 2, 3, 4])), BTreeSet::from([liar]));
     }
 
@@ -110,9 +132,12 @@ mod tests {
         claims.set_arbiter(true);
         claims.add(peer("maker"), list([1, 2, 3, 9]));
         let honest = Source::Peer(peer("honest"));
-        assert_eq!(claims.judge(3, PieceHash([4; 32]), &honest), Judgement::Refused);
+        assert_eq!(claims.judge(3, PieceHash([4; 32]), &honest, Standing::Other), Judgement::Refused);
         // A second source with the same bytes settles it without an endpoint.
-        assert_eq!(claims.judge(3, PieceHash([4; 32]), &Source::Peer(peer("other"))), Judgement::Accepted);
+        assert_eq!(
+            claims.judge(3, PieceHash([4; 32]), &Source::Peer(peer("other")), Standing::Other),
+            Judgement::Accepted
+        );
         assert_eq!(claims.convict(&list([1, 2, 3, 4])), BTreeSet::from([Source::Peer(peer("maker"))]));
     }
 
@@ -120,6 +145,9 @@ mod tests {
     fn without_an_arbiter_a_disputed_piece_is_taken_and_the_whole_file_decides() {
         let mut claims = Claims::default();
         claims.add(peer("maker"), list([1, 2, 3, 9]));
-        assert_eq!(claims.judge(3, PieceHash([4; 32]), &Source::Peer(peer("honest"))), Judgement::Accepted);
+        assert_eq!(
+            claims.judge(3, PieceHash([4; 32]), &Source::Peer(peer("honest")), Standing::Other),
+            Judgement::Accepted
+        );
     }
 }

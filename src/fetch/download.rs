@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use super::claims::Claims;
+use super::claims::{Claims, Standing};
 use super::holders::Offers;
 use super::landing::{Arrival, Landed, Landing, lock};
 use super::tally::Tally;
@@ -23,6 +23,7 @@ use crate::digest::Verified;
 use crate::hub::{self, Place, Reading};
 use crate::limits;
 use crate::partial::{Partial, SealError};
+use crate::piece::Cut;
 use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, RangeId, Source};
 use crate::sealed::SealedFile;
 use crate::swarm::{Offence, Sink, Verdict};
@@ -218,9 +219,13 @@ impl Driver<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last_byte = Instant::now();
         let mut asked_at: Option<Instant> = None;
-        let mut question = Box::pin(ask(Arc::clone(&inner), content));
+        let mut question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
         let mut asking = true;
         let mut hashing: Option<tokio::task::JoinHandle<()>> = None;
+        let others = inner.swarm.active();
+        if !others.is_empty() {
+            self.step(Event::WanFrom(own_place(inner.swarm.peer_id(), content, self.landing.cut())));
+        }
         self.join_endpoints();
         self.apply_doubts(barred);
         loop {
@@ -247,7 +252,7 @@ impl Driver<'_> {
                     || asked_at.is_none_or(|at| at.elapsed() > limits::HOLDERS_AGE))
             {
                 changes.mark_unchanged();
-                question = Box::pin(ask(Arc::clone(&inner), content));
+                question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
                 asking = true;
                 self.join_endpoints();
                 self.apply_doubts(barred);
@@ -320,7 +325,11 @@ impl Driver<'_> {
         let landing = Arc::clone(&self.landing);
         let bytes = landing.cut().bytes(&pieces);
         let end = Arc::new(AtomicU32::new(pieces.end));
-        let arrival = Arrival::new(landing, range, source.clone(), bytes.start, Arc::clone(&end));
+        let standing = match &source {
+            Source::Endpoint(url) if self.task.inner.is_hub(&self.task.access, url) => Standing::Hub,
+            _ => Standing::Other,
+        };
+        let arrival = Arrival::new(landing, range, (source.clone(), standing), bytes.start, Arc::clone(&end));
         debug!(%source, first = pieces.start, end = pieces.end, path = %self.task.place.path, "asking for pieces");
         let inner = Arc::clone(&self.task.inner);
         let abort = match source.clone() {
@@ -443,15 +452,25 @@ impl Drop for Driver<'_> {
     }
 }
 
+/// The piece at which this machine begins with what comes over the WAN: another on each machine, and
+/// always the same on one, so that a download that goes on fits its neighbours.
+fn own_place(own: &crate::names::PeerId, content: crate::tree::Content, cut: Cut) -> u32 {
+    let name = crate::digest::short_name(format!("{own} {}", content.digest).as_bytes());
+    let number = u64::from_str_radix(&name, 16).unwrap_or_default();
+    u32::try_from(number % u64::from(cut.count().max(1))).unwrap_or_default()
+}
+
 /// Asks who holds a content, and for the piece lists of those who hold all of it.
 async fn ask(
     inner: Arc<Inner>,
     content: crate::tree::Content,
+    landing: Arc<Landing>,
 ) -> (Offers, Vec<(crate::names::PeerId, crate::piece::PieceList)>) {
     let offers = inner.holders.ask(&[content]).await.remove(&content.digest).unwrap_or_default();
     let mut lists = Vec::new();
     if content.size > limits::PIECE_BYTES_MIN {
         let whole = offers.iter().filter(|(_, offer)| *offer == Offer::Whole).map(|(peer, _)| peer);
+        let whole = whole.filter(|peer| !lock(&landing.claims).has_list_of(peer));
         let asked = whole.map(|peer| async { (peer.clone(), inner.holders.piece_list(peer, content).await) });
         lists = futures::future::join_all(asked).await.into_iter().filter_map(|(p, list)| Some((p, list?))).collect();
     }

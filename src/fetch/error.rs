@@ -17,8 +17,8 @@ pub enum Error {
     NoName { repo: Repo, revision: Revision, hub: hub::Error },
     #[error("`{}` has no file `{path}` at `{revision}`", .repo.id)]
     NoFile { repo: Repo, revision: Revision, path: RepoPath },
-    #[error("no file of `{}` is selected by the globs", .repo.id)]
-    NothingSelected { repo: Repo },
+    #[error("no file of `{}` is selected by {globs}", .repo.id)]
+    NothingSelected { repo: Repo, globs: String },
     #[error("glob `{glob}` cannot be read: {why}")]
     BadGlob { glob: String, why: String },
     /// Nobody is left to bring the rest of a file.

@@ -57,7 +57,7 @@ impl Holders {
         let mut offers = self.ask(contents).await;
         let now = Instant::now();
         let mut fresh = lock(&self.fresh);
-        fresh.retain(|_, (asked, _)| now.saturating_duration_since(*asked) < limits::HOLDERS_AGE * 12);
+        fresh.retain(|_, (asked, _)| now.saturating_duration_since(*asked) < limits::HOLDERS_KEPT);
         for content in contents {
             fresh.insert(content.digest, (now, offers.remove(&content.digest).unwrap_or_default()));
         }

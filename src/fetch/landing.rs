@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::claims::{Claims, Judgement};
+use super::claims::{Claims, Judgement, Standing};
 use super::tally::Tally;
 use crate::digest::PieceHasher;
 use crate::partial::{self, Partial};
@@ -114,6 +114,7 @@ pub(super) struct Arrival {
     landing: Arc<Landing>,
     range: RangeId,
     source: Source,
+    standing: Standing,
     /// The first byte that was asked for; earlier ones come from endpoints that ignore ranges.
     start: u64,
     /// The range ends before this piece; the driver may lower it while the range runs.
@@ -131,8 +132,14 @@ struct Current {
 }
 
 impl Arrival {
-    pub(super) fn new(landing: Arc<Landing>, range: RangeId, source: Source, start: u64, end: Arc<AtomicU32>) -> Self {
-        Self { landing, range, source, start, end, hasher: PieceHasher::new(), piece: None }
+    pub(super) fn new(
+        landing: Arc<Landing>,
+        range: RangeId,
+        (source, standing): (Source, Standing),
+        start: u64,
+        end: Arc<AtomicU32>,
+    ) -> Self {
+        Self { landing, range, source, standing, start, end, hasher: PieceHasher::new(), piece: None }
     }
 
     /// Takes bytes that belong at `offset`, which follow those of the last call.
@@ -194,19 +201,23 @@ impl Arrival {
         }
         let hash = self.hasher.finish();
         let mine = state.writer == Some(self.range);
-        match lock(&self.landing.claims).judge(number, hash, &self.source) {
+        let judgement = lock(&self.landing.claims).judge(number, hash, &self.source, self.standing);
+        match judgement {
             Judgement::Refused => {
                 if mine {
                     state.writer = None;
                 }
                 lock(&self.landing.news).refused.push((self.range, number));
             }
-            Judgement::Accepted => {
+            Judgement::Accepted | Judgement::Proven => {
                 if let Some(bytes) = waiting {
                     state.writer = Some(self.range);
                     self.landing.partial.write_at(begin, &bytes)?;
                 }
                 self.landing.partial.note(number, hash, &self.source.to_string())?;
+                if judgement == Judgement::Proven {
+                    self.landing.partial.prove(number);
+                }
                 state.noted = true;
                 lock(&self.landing.have).insert(number);
                 lock(&self.landing.slots).remove(&number);

@@ -288,7 +288,10 @@ impl Fetcher {
                         true => local_path,
                         false => inner.link_local(&place).await?.unwrap_or(local_path),
                     };
-                    let tally = ticket.claim_tally();
+                    let tally = match attended {
+                        Attended::Yes => ticket.claim_tally(),
+                        Attended::No => None,
+                    };
                     let seconds = begun.elapsed().as_secs_f64();
                     return Ok(FileDone { path, content, local_path, tally, cached: false, seconds });
                 }

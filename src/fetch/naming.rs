@@ -4,6 +4,9 @@
 //! cache. Does not know how files are brought.
 //! Invariant: a peer that the user did not pair with is never asked for a name.
 
+use std::time::Duration;
+
+use backon::BackoffBuilder;
 use futures::future::join_all;
 use tracing::{debug, info};
 
@@ -44,19 +47,33 @@ impl Inner {
         revision: &Revision,
         named: &[RepoPath],
     ) -> Result<Meaning, Error> {
-        let refused = match self.from_hub(access, repo, revision, named).await {
-            Ok(meaning) => return Ok(meaning),
-            Err(error) if error.is_final() && !matches!(error, hub::Error::Offline) => return Err(Error::Hub(error)),
-            Err(error) => error,
-        };
-        info!(%repo, %revision, error = %refused, "the Hub gives no answer; asking paired peers");
-        let mut meaning = match self.from_peers(repo, revision).await {
-            Some(meaning) => meaning,
-            None => self.from_cache(repo, revision).await?.ok_or(Error::NoName {
-                repo: repo.clone(),
-                revision: revision.clone(),
-                hub: refused.clone(),
-            })?,
+        let mut pauses = backon::ExponentialBuilder::default()
+            .with_min_delay(limits::ASK_AGAIN)
+            .with_max_times(limits::ASK_AGAIN_TIMES)
+            .with_jitter()
+            .build();
+        let (mut meaning, refused) = loop {
+            let refused = match self.from_hub(access, repo, revision, named).await {
+                Ok(meaning) => return Ok(meaning),
+                Err(error) if error.is_final() && !matches!(error, hub::Error::Offline) => {
+                    return Err(Error::Hub(error));
+                }
+                Err(error) => error,
+            };
+            info!(%repo, %revision, error = %refused, "the Hub gives no answer; asking paired peers");
+            if let Some(meaning) = self.from_peers(repo, revision).await {
+                break (meaning, refused);
+            }
+            if let Some(meaning) = self.from_cache(repo, revision).await? {
+                break (meaning, refused);
+            }
+            // Nobody else knows, so a Hub that is only having a bad moment is given another.
+            match passes_within(&refused).and_then(|least| Some(pauses.next()?.max(least))) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => {
+                    return Err(Error::NoName { repo: repo.clone(), revision: revision.clone(), hub: refused });
+                }
+            }
         };
         if !access.offline {
             meaning.warnings.push(format!("{refused}; the commit is what {} says", meaning.from));
@@ -208,6 +225,24 @@ impl Inner {
             })
         })
         .await
+    }
+}
+
+/// How long to leave the Hub alone before it is asked again, if there is any use in that: an endpoint
+/// that is not there, or says nothing, will not be there in a moment either.
+fn passes_within(refused: &hub::Error) -> Option<Duration> {
+    match refused {
+        hub::Error::Busy { wait, .. } if *wait <= limits::BUSY_WAIT_MAX => Some(*wait),
+        hub::Error::Unreachable { tried } => tried
+            .iter()
+            .filter_map(|attempt| match &attempt.why {
+                hub::Failure::Broken(_) | hub::Failure::Lost(_) => Some(Duration::ZERO),
+                hub::Failure::Busy(wait) if *wait <= limits::BUSY_WAIT_MAX => Some(*wait),
+                _ => None,
+            })
+            .min(),
+        hub::Error::Broken { .. } => Some(Duration::ZERO),
+        _ => None,
     }
 }
 

@@ -14,16 +14,28 @@ use crate::tree::{Content, Tree};
 pub(super) struct Globs {
     include: Option<GlobSet>,
     exclude: GlobSet,
+    /// As the user wrote them.
+    shown: String,
 }
 
 impl Globs {
     pub(super) fn parse(include: &[String], exclude: &[String]) -> Result<Self, Error> {
-        let include = if include.is_empty() { None } else { Some(set(include)?) };
-        Ok(Self { include, exclude: set(exclude)? })
+        let included = if include.is_empty() { None } else { Some(set(include)?) };
+        Ok(Self { include: included, exclude: set(exclude)?, shown: shown(include, exclude) })
     }
 
     fn take(&self, path: &RepoPath) -> bool {
         self.include.as_ref().is_none_or(|globs| globs.is_match(path.as_str())) && !self.exclude.is_match(path.as_str())
+    }
+}
+
+fn shown(include: &[String], exclude: &[String]) -> String {
+    let quoted =
+        |globs: &[String]| globs.iter().map(|glob| format!("`{}`", clean(glob, 80))).collect::<Vec<_>>().join(", ");
+    match (include, exclude) {
+        (include, []) => quoted(include),
+        ([], exclude) => format!("everything but {}", quoted(exclude)),
+        (include, exclude) => format!("{} without {}", quoted(include), quoted(exclude)),
     }
 }
 
@@ -52,7 +64,7 @@ pub(super) fn select(
     let wanted = |path: &RepoPath| (named.is_empty() || named.contains(path)) && globs.take(path);
     let files: Vec<_> = tree.iter().filter(|(path, _)| wanted(path)).map(|(path, c)| (path.clone(), c)).collect();
     if files.is_empty() && !tree.is_empty() {
-        return Err(Error::NothingSelected { repo: repo.clone() });
+        return Err(Error::NothingSelected { repo: repo.clone(), globs: globs.shown.clone() });
     }
     Ok(files)
 }

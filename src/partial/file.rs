@@ -42,6 +42,8 @@ enum Gate {
 /// What is known of the pieces.
 struct Marks {
     have: PieceSet,
+    /// The complete pieces that may be passed on before the whole is verified.
+    proven: PieceSet,
     entries: Vec<Option<Noted>>,
     /// The labels, each once: there are many pieces and few sources.
     sources: Vec<Arc<str>>,
@@ -74,6 +76,7 @@ impl Marks {
             *entry = None;
         }
         self.have.remove(piece);
+        self.proven.remove(piece);
         self.rewind = Some(self.rewind.map_or(piece, |lowest| lowest.min(piece)));
     }
 
@@ -97,6 +100,7 @@ impl Partial {
         let cut = Cut::new(content.size);
         let mut marks = Marks {
             have: PieceSet::none(cut.count()),
+            proven: PieceSet::none(cut.count()),
             entries: vec![None; cut.count() as usize],
             sources: Vec::new(),
             rewind: None,
@@ -188,6 +192,20 @@ impl Partial {
         }
         marks.note(piece, hash, source);
         Ok(())
+    }
+
+    /// Says that a complete piece may be passed on, because it came from the Hub or matches a list.
+    /// Nothing is written down: after a restart it takes new proof.
+    pub fn prove(&self, piece: u32) {
+        let mut marks = self.marks();
+        if marks.have.contains(piece) {
+            marks.proven.insert(piece);
+        }
+    }
+
+    /// The complete pieces that may be passed on before the whole is verified.
+    pub fn proven(&self) -> PieceSet {
+        self.marks().proven.clone()
     }
 
     /// Takes back what was noted of a piece: its bytes are wrong and will be written again.

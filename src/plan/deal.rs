@@ -134,7 +134,8 @@ impl Plan {
         let suits =
             |piece: u32| self.is_free(piece) && state.offers(piece) && !(gaps_only && self.a_peer_offers(piece));
         let count = self.cut.count();
-        let wanted = self.wanted_next.min(count);
+        let from_wan = matches!(source, Source::Endpoint(_)) && self.wanted_next == 0;
+        let wanted = if from_wan { self.wan_from } else { self.wanted_next }.min(count);
         let start = (wanted..count).chain(0..wanted).find(|piece| suits(*piece))?;
         let longest = self.range_pieces(source);
         let end = (start + 1..count.min(start.saturating_add(longest))).find(|piece| !suits(*piece));

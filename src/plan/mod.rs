@@ -94,6 +94,9 @@ pub enum Event {
     Reopened(Vec<u32>),
     /// A range is over.
     Ended { range: RangeId, how: Ended },
+    /// Endpoints are to begin at this piece, so that machines that want the same file at the same time
+    /// fetch different parts of it and give them to each other.
+    WanFrom(u32),
     /// A reader waits for the bytes from this piece on.
     WantedNext(u32),
     /// Time passed.
@@ -146,6 +149,7 @@ pub struct Plan {
     ranges: BTreeMap<RangeId, Running>,
     next_range: u64,
     wanted_next: u32,
+    wan_from: u32,
     started: Instant,
 }
 
@@ -160,6 +164,7 @@ impl Plan {
             ranges: BTreeMap::new(),
             next_range: 0,
             wanted_next: 0,
+            wan_from: 0,
             started: now,
         }
     }
@@ -228,6 +233,7 @@ impl Plan {
                 }
             }
             Event::Ended { range, how } => self.ended(range, &how, now),
+            Event::WanFrom(piece) => self.wan_from = piece,
             Event::WantedNext(piece) => self.wanted_next = piece,
             Event::Tick => {
                 for state in self.sources.values_mut() {

@@ -219,7 +219,9 @@ fn each_no_of_the_hub_has_its_own_words_and_a_hint() {
     with(TOKEN, &["org/nothing"]).fails(1).says("org/nothing").hints();
     anonymous(&["org/gated"]).says("gated").hints();
     with(TOKEN_WITHOUT_LICENCE, &["org/gated"]).fails(1).says("gated").hints();
-    with("hf_wrongWrongWrongWrongWrongWrongWrong", &["org/public"]).fails(1).says("token").hints();
+    with("hf_wrongWrongWrongWrongWrongWrongWrong", &["org/private"]).fails(1).says("token").hints();
+    // What anybody may read needs no token, so a wrong one does no harm.
+    with("hf_wrongWrongWrongWrongWrongWrongWrong", &["org/public"]).ok();
     anonymous(&["org/public", "--revision", "v9"]).says("v9").hints();
     anonymous(&["org/public", "b.json"]).says("b.json");
     anonymous(&["org/disabled"]).says("disabled");
@@ -232,7 +234,7 @@ fn each_no_of_the_hub_has_its_own_words_and_a_hint() {
 fn a_proxy_is_used_for_the_hub() {
     let weights = unique(2 * MIB);
     // The Hub stands in for the proxy too: a name that nobody can resolve reaches it through the proxy only.
-    let hub = TestHub::local().with(Repo::model("org/m").lfs("w.bin", weights.clone()));
+    let hub = TestHub::local().with(Repo::model("org/m").file("w.bin", weights.clone()));
     let a = Node::local("a").hub(&hub).env("HF_ENDPOINT", "http://hub.invalid").env("HTTP_PROXY", &hub.url());
     a.start();
     a.add(&["org/m"]);

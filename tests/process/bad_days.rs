@@ -6,7 +6,9 @@ use crate::kit::{secs, until};
 
 /// A Hub with one large and one small file.
 fn hub_with(weights: &bytes::Bytes) -> TestHub {
-    TestHub::local().with(Repo::model("org/m").lfs("w.bin", weights.clone()).file("a.json", note("a")))
+    // All of it follows from the weights, so that a Hub and its mirror have the same commit.
+    let small = format!("{{\"a\": \"{:?}\"}}", &weights[..weights.len().min(16)]);
+    TestHub::local().with(Repo::model("org/m").lfs("w.bin", weights.clone()).file("a.json", small))
 }
 
 /// Adds the repo from a Hub with faults that pass, and gives how many bytes of the large file that took.

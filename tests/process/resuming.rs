@@ -40,7 +40,8 @@ fn a_killed_download_goes_on_and_refetches_only_what_was_on_its_way() {
     a.holds("org/m", "w.bin", &weights);
     let sent = hub.sent("w.bin");
     assert!(sent <= (40 << 20) + IN_FLIGHT, "40 MiB were sent as {sent} bytes");
-    assert!(added.resumed_bytes() + added.hub_bytes() >= 40 << 20, "{added:#?}");
+    // The daemon goes on by itself, so it may have finished before it was asked.
+    assert!(added.all_cached() || added.resumed_bytes() + added.hub_bytes() >= 40 << 20, "{added:#?}");
 }
 
 #[test]
