@@ -190,6 +190,8 @@ pub const PEERS_MAX: usize = 1_024;
 pub const NETWORK_PREFIX_MIN: u8 = 8;
 /// A host name's longest text form.
 pub const HOST_BYTES_MAX: usize = 253;
+/// One label of it (RFC 1035, 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
 /// Addresses of one host name that are tried.
 pub const ADDRESSES_PER_HOST_MAX: usize = 8;
 /// Dials under way, to announced addresses that never proved to be hffs.

@@ -415,18 +415,29 @@ impl FromStr for Host {
             }
             return Ok(Self(ip.to_string()));
         }
-        if bare.is_empty() || bare.len() > limits::HOST_BYTES_MAX {
+        if text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            return bad("holds a port: write it as `--port N`");
+        }
+        // A full name may end with the root's dot, and is the same name without it.
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if name.is_empty() || name.len() > limits::HOST_BYTES_MAX {
             return bad("is empty or too long");
         }
         let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if !bare.trim_end_matches('.').split('.').all(|part| !part.is_empty() && part.chars().all(letter)) {
+        let label = |part: &str| {
+            (1..=limits::HOST_LABEL_BYTES_MAX).contains(&part.len())
+                && part.chars().all(letter)
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+        };
+        if !name.split('.').all(label) {
             return bad("is neither an IP address nor a host name");
         }
-        // `10.0.0.1:9009`, `10.0.0.256` and `10.1` are slips, not names: no machine has a name of digits.
-        if bare.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        // `10.0.0.256` and `10.1` are slips, not names: no machine's name ends with a number.
+        if name.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit())) {
             return bad("is not a whole IPv4 address");
         }
-        Ok(Self(bare.to_ascii_lowercase()))
+        Ok(Self(name.to_ascii_lowercase()))
     }
 }
 
@@ -517,6 +528,43 @@ mod tests {
         }
         for bad in ["", "../main", "a..b", "a b", "/main", "main/", "a.lock", "refs/.hidden", "x\u{7}"] {
             assert!(bad.parse::<Revision>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        for (text, host) in [
+            ("192.168.1.5", "192.168.1.5"),
+            ("::1", "::1"),
+            ("[fe80:0:0:0:0:0:0:1]", "fe80::1"),
+            ("Gpu-01.lab", "gpu-01.lab"),
+            ("gpu_01", "gpu_01"),
+            ("gpu.lab.", "gpu.lab"),
+        ] {
+            assert_eq!(text.parse::<Host>().unwrap().as_str(), host);
+        }
+        let long = "a".repeat(64);
+        for bad in [
+            "",
+            ".",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "300.1.1.1",
+            "1.2.3",
+            "1.2.3.4:9009",
+            "[::1]:9009",
+            "gpu:9009",
+            "http://gpu",
+            "gpu/x",
+            "-gpu",
+            "gpu..lab",
+            "g pu",
+            "fe80::1%eth0",
+            "g\u{1b}[2J",
+            long.as_str(),
+        ] {
+            assert!(bad.parse::<Host>().is_err(), "{bad:?} was taken");
         }
     }
 

@@ -94,3 +94,28 @@ fn hint_of(error: &anyhow::Error) -> Option<String> {
     let partial = || error.downcast_ref::<partial::Error>().and_then(partial::Error::hint).map(str::to_owned);
     wrong.or_else(config).or_else(control).or_else(daemon).or_else(cache).or_else(partial)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_and_no_escapes() {
+        let source = io::Error::other("\u{1b}[2Jdisk on fire");
+        let error = config::Error::Write { path: "/x".into(), source };
+        assert_eq!(one_line(&error.into()), "could not write `/x`: \\u{1b}[2Jdisk on fire");
+        // `Broken` quotes its cause already.
+        let error = control::Error::Broken(io::Error::other("cut"));
+        assert_eq!(one_line(&error.into()), "the daemon went away: cut");
+    }
+
+    #[test]
+    fn hints_are_found_in_every_rooms_errors() {
+        let no_daemon = || control::Error::NoDaemon { home: "/x".into() };
+        assert_eq!(hint_of(&no_daemon().into()).as_deref(), Some("hffs daemon start"));
+        assert_eq!(hint_of(&daemon::Error::Control(no_daemon()).into()).as_deref(), Some("hffs daemon start"));
+        assert!(hint_of(&config::Error::NoHome.into()).is_some());
+        assert_eq!(hint_of(&Wrong::new("x").hint("do y").into()).as_deref(), Some("do y"));
+        assert_eq!(hint_of(&Wrong::new("x").into()), None);
+    }
+}

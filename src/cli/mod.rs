@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::exit::{Outcome, report};
+use self::exit::{Exit, Outcome, report};
 use self::printer::Printer;
 use crate::config::Environment;
 
@@ -69,19 +69,33 @@ fn dispatch(line: Line, environment: Environment) -> Outcome {
     let env = &environment;
     match command {
         Command::Daemon(daemon::Command::Start(start)) => daemon::start(&start, environment, printer),
-        Command::Daemon(daemon::Command::Stop) => wait_for(daemon::stop(env, printer)),
+        Command::Daemon(daemon::Command::Stop) => wait_for(unless_interrupted(daemon::stop(env, printer))),
         Command::Daemon(daemon::Command::Status) => wait_for(daemon::status(env, printer)),
-        Command::Peer(peer::Command::Add { host, port }) => wait_for(peer::add(host, port, env, printer)),
-        Command::Peer(peer::Command::Rm { host, port }) => wait_for(peer::rm(host, port, env, printer)),
-        Command::Peer(peer::Command::Ls) => wait_for(peer::ls(env, printer)),
+        Command::Peer(peer::Command::Add { host, port }) => {
+            wait_for(unless_interrupted(peer::add(host, port, env, printer)))
+        }
+        Command::Peer(peer::Command::Rm { host, port }) => {
+            wait_for(unless_interrupted(peer::rm(host, port, env, printer)))
+        }
+        Command::Peer(peer::Command::Ls) => wait_for(unless_interrupted(peer::ls(env, printer))),
         Command::Model(model::Command::Ls(ls)) => model::ls(ls, env, printer),
-        Command::Model(model::Command::Search(search)) => wait_for(model::search(search, env, printer)),
+        Command::Model(model::Command::Search(search)) => {
+            wait_for(unless_interrupted(model::search(search, env, printer)))
+        }
         Command::Model(model::Command::Add(add)) => wait_for(add::add(add, env, printer)),
         Command::Model(model::Command::Rm(rm)) => model::rm(rm, env, printer),
         Command::Conf(conf::Command::Cache(conf::Cache::Set { path })) => wait_for(conf::set(&path, env, printer)),
         Command::Conf(conf::Command::Cache(conf::Cache::Get)) => conf::get(env, printer),
         Command::Conf(conf::Command::Cache(conf::Cache::Reset)) => wait_for(conf::reset(env, printer)),
         Command::Uninstall(uninstall) => uninstall::uninstall(&uninstall, env, printer),
+    }
+}
+
+/// Gives way to Ctrl-C, with the exit code for it. An add does more than that.
+async fn unless_interrupted(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
     }
 }
 

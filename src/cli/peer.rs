@@ -165,3 +165,45 @@ fn forget(home: &Home, host: &Host, port: Option<u16>) -> anyhow::Result<Vec<doc
     });
     Ok(gone.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn peers_are_saved_and_forgotten_without_a_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::find(&Environment::from_vars([("HFFS_HOME", dir.path().to_str().unwrap())])).unwrap();
+        let host = || "127.0.0.1".parse::<Host>().unwrap();
+        for port in [1, 2, 2] {
+            assert!(!save(&home, host(), port).await.unwrap().daemon);
+        }
+        let ports = || read_peers(&home.peers_toml()).unwrap().iter().map(|peer| peer.port).collect::<Vec<_>>();
+        assert_eq!(ports(), [1, 2]);
+        assert!(save(&home, "no-such-host.invalid".parse().unwrap(), 1).await.is_err());
+        assert_eq!(forget(&home, &host(), Some(2)).unwrap().len(), 1);
+        assert_eq!(ports(), [1]);
+        assert!(forget(&home, &host(), Some(2)).unwrap().is_empty());
+        assert_eq!(forget(&home, &host(), None).unwrap().len(), 1);
+        assert!(ports().is_empty());
+    }
+
+    #[test]
+    fn only_a_peer_that_is_active_is_shown_as_such() {
+        let peer = |active, trouble: Option<&str>| docs::Peer {
+            peer_id: Some("12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq".parse().unwrap()),
+            address: Some("10.0.0.1:9009".into()),
+            via: vec![docs::Via::Manual, docs::Via::Mdns],
+            active,
+            rtt: active.then_some(0.0012),
+            agent: Some("hffs/0.1.0\u{1b}[2J".into()),
+            trouble: trouble.map(str::to_owned),
+        };
+        let shown = table(&[peer(true, None), peer(false, None), peer(false, Some("another identity"))]);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].contains("active") && lines[1].contains("1.2 ms") && lines[1].contains("manual, mdns"));
+        assert!(lines[2].contains("offline") && lines[3].contains("refused"));
+        assert_eq!(shown.matches("active").count(), 1);
+        assert!(!shown.contains('\u{1b}'));
+    }
+}

@@ -34,7 +34,7 @@ impl View {
             AddEvent::Resolved { commit, from, files, bytes, also_running } => {
                 let short = commit.as_str().get(..12).unwrap_or_default();
                 let files = text::count(files, "file", "files");
-                self.say(&format!("{short}, says {}: {files}, {}", clean(&from, 200), text::size(bytes)));
+                self.say(&format!("commit {short}, by {}: {files}, {}", clean(&from, 200), text::size(bytes)));
                 for other in also_running {
                     self.say(&format!("also running: {}", clean(&other, 200)));
                 }
@@ -68,6 +68,11 @@ impl View {
     /// Takes everything drawn away.
     pub(super) fn close(&mut self) {
         if let Self::Bars(bars) = self {
+            // A bar that is still open would draw itself once more when it is dropped.
+            for (_, bar) in bars.files.drain() {
+                bar.finish_and_clear();
+            }
+            bars.total.finish_and_clear();
             // A terminal that is gone needs no cleaning.
             let _ = bars.all.clear();
         }

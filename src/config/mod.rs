@@ -21,7 +21,7 @@ pub use peers::{SavedPeer, read_peers, write_peers};
 pub use settings::Settings;
 
 /// The port that daemons listen on unless they are told otherwise.
-pub const DEFAULT_PORT: u16 = 9009;
+pub const DEFAULT_PORT: u16 = crate::limits::PORT_DEFAULT;
 
 /// Why configuration cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -230,6 +230,7 @@ async fn connect(home: &Home) -> Stream {
     socket::connect(home).await.unwrap()
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn one_work_directory_has_one_daemon_and_the_next_one_can_follow() {
     for place in [place(), place_below(&format!("{}/{}", "d".repeat(90), "e".repeat(90)))] {
