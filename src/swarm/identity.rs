@@ -62,8 +62,8 @@ impl Identity {
     }
 
     /// The peer id that others see.
-    pub fn peer_id(&self) -> PeerId {
-        self.peer_id.clone()
+    pub fn peer_id(&self) -> &PeerId {
+        &self.peer_id
     }
 
     pub(super) fn keypair(&self) -> &Keypair {

@@ -146,7 +146,7 @@ pub struct Handle {
 /// Returns when it listens, or says why it cannot. Must be called inside a tokio runtime with at least two
 /// workers, which must outlive the swarm: end it with `Handle::stop`.
 pub async fn start(options: Options, serve: Arc<dyn Serve>, events: mpsc::Sender<Event>) -> Result<Handle, Error> {
-    let me = options.identity.peer_id();
+    let me = options.identity.peer_id().clone();
     let (commands, inbox) = mpsc::channel(limits::COMMANDS_MAX);
     let (view, shown) = watch::channel(Arc::new(View::default()));
     let (changes, changed) = watch::channel(0);

@@ -71,12 +71,52 @@ fn config() -> yamux::Config {
     config
 }
 
+/// One stream.
+///
+/// Whoever opened it does not say "no more from me" before it is done with the stream: our protocols'
+/// requests carry their length. In return, dropping it in the middle of an answer resets it, and the peer
+/// stops sending. yamux tells a peer nothing when a stream is dropped that was half closed before.
+pub(super) struct Substream {
+    stream: yamux::Stream,
+    opener: Opener,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opener {
+    Us,
+    Peer,
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Substream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.opener {
+            Opener::Us => Pin::new(&mut this.stream).poll_flush(cx),
+            Opener::Peer => Pin::new(&mut this.stream).poll_close(cx),
+        }
+    }
+}
+
 /// One connection's streams.
 pub(super) struct Muxer<C> {
     /// `None` after a panic: its state is not to be touched again.
     connection: Option<yamux::Connection<Counted<C>>>,
     /// Streams that the peer opened and nobody took up yet.
-    waiting: VecDeque<yamux::Stream>,
+    waiting: VecDeque<Substream>,
     wanted: Option<Waker>,
     silence: Silence,
     /// How long a polite goodbye may take.
@@ -115,19 +155,20 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
     }
 
     /// Reads and writes what can be read and written. Ready with the next stream that the peer opened.
-    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<yamux::Stream>> {
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
         self.run(|connection| match ready!(connection.poll_next_inbound(cx)) {
-            Some(stream) => Poll::Ready(stream.map_err(io::Error::other)),
+            Some(Ok(stream)) => Poll::Ready(Ok(Substream { stream, opener: Opener::Peer })),
+            Some(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
             None => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
         })
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamMuxer for Muxer<C> {
-    type Substream = yamux::Stream;
+    type Substream = Substream;
     type Error = io::Error;
 
-    fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<yamux::Stream>> {
+    fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
         let this = self.get_mut();
         if let Some(stream) = this.waiting.pop_front() {
             return Poll::Ready(Ok(stream));
@@ -139,8 +180,9 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamMuxer for Muxer<C
         outcome
     }
 
-    fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<yamux::Stream>> {
-        self.get_mut().run(|connection| connection.poll_new_outbound(cx).map_err(io::Error::other))
+    fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
+        let opened = self.get_mut().run(|connection| connection.poll_new_outbound(cx).map_err(io::Error::other));
+        opened.map_ok(|stream| Substream { stream, opener: Opener::Us })
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

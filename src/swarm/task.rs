@@ -122,7 +122,7 @@ pub(super) struct Channels {
 impl Task {
     /// Listens, and is ready to run then.
     pub(super) async fn new(options: super::Options, serve: Arc<dyn Serve>, channels: Channels) -> Result<Self, Error> {
-        let me = options.identity.peer_id();
+        let me = options.identity.peer_id().clone();
         let mut swarm = build(&options.identity)?;
         let (port, early) = listen::listen(&mut swarm, options.port).await?;
         // The jitter needs no secret, only something that differs between the machines of a lab.
@@ -225,8 +225,9 @@ impl Task {
         self.dials.clear();
         self.listening.clear();
         self.lookups = JoinSet::new();
-        self.swarm = build(&self.identity)?;
         self.book.cut_off(Instant::now());
+        self.publish(Instant::now());
+        self.swarm = build(&self.identity)?;
         let (_, early) = listen::listen(&mut self.swarm, Some(self.port)).await?;
         for event in early {
             self.on_swarm(event);

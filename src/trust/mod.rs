@@ -376,6 +376,7 @@ impl Book {
         // Whoever carries out the actions has forgotten what it was told.
         self.barred.clear();
         self.actions.clear();
+        self.remember();
     }
 
     /// Holds a proven offence against a peer.
