@@ -12,6 +12,7 @@ mod address;
 mod behaviour;
 mod block;
 mod calls;
+mod commands;
 mod error;
 mod frame;
 mod gate;
@@ -44,7 +45,8 @@ pub use identity::Identity;
 use crate::limits;
 use crate::names::PeerId;
 use crate::wire::{self, Answer, PieceRequest, Query};
-use task::{Channels, Command, Task};
+use commands::Command;
+use task::{Channels, Task};
 use transfer::Wanted;
 
 /// How a swarm starts.

@@ -21,51 +21,18 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::behaviour::{self, Behaviour, BehaviourEvent};
-use super::calls::{Calls, Reply};
+use super::calls::Calls;
+use super::commands::{Command, Meeting};
 use super::gate::Refused;
 use super::serving::Serving;
-use super::transfer::{Call, Wanted};
-use super::{Discovery, Error, Event, Host, Identity, Offence, Pairing, Serve, View, address, listen, transport};
+use super::{Discovery, Error, Event, Host, Identity, Pairing, Serve, View, address, listen, transport};
 use crate::limits;
 use crate::names::PeerId;
-use crate::trust::{Action, Book, Contact, DialFailure, Introduction, LinkId, Network, Origin, Paired, RouteId};
-use crate::wire::{self, Answer, Query};
-
-/// What the `Handle` asks the task to do.
-pub(super) enum Command {
-    Query {
-        peer: PeerId,
-        query: Query,
-        reply: Reply<Answer>,
-    },
-    Pieces {
-        peer: PeerId,
-        wanted: Wanted,
-        reply: Reply<u64>,
-    },
-    Pair {
-        host: Host,
-        port: u16,
-        reply: Reply<Option<PeerId>>,
-    },
-    Unpair {
-        host: Host,
-        port: Option<u16>,
-        reply: oneshot::Sender<Vec<Pairing>>,
-    },
-    Strike {
-        peer: PeerId,
-        offence: Offence,
-    },
-    #[cfg(test)]
-    Panic,
-    Stop {
-        done: oneshot::Sender<()>,
-    },
-}
+use crate::trust::{Action, Book, DialFailure, Introduction, LinkId, Network, Origin, RouteId};
+use crate::wire::{self, Answer};
 
 /// What a dial under way is for.
-enum Purpose {
+pub(super) enum Purpose {
     Route(RouteId),
     /// A further connection for pieces.
     Bulk,
@@ -75,15 +42,6 @@ enum Purpose {
 enum Found {
     Host(RouteId, Vec<SocketAddr>),
     Networks(Vec<Network>),
-}
-
-/// A `peer add` that waits for a first contact.
-struct Meeting {
-    host: Host,
-    port: u16,
-    paired: Paired,
-    until: Instant,
-    reply: Reply<Option<PeerId>>,
 }
 
 /// Everything that the task owns.
@@ -99,9 +57,11 @@ pub(super) struct Task {
     links: HashMap<ConnectionId, LinkId>,
     links_made: u64,
     dials: HashMap<ConnectionId, Purpose>,
-    bulk_tried: HashMap<PeerId, Instant>,
+    pub(super) bulk_tried: HashMap<PeerId, Instant>,
     lookups: JoinSet<Found>,
-    meetings: Vec<Meeting>,
+    pub(super) meetings: Vec<Meeting>,
+    /// Answers that wait until the view shows what they say.
+    pub(super) answers: Vec<Box<dyn FnOnce() + Send>>,
     listening: BTreeSet<SocketAddr>,
     events: mpsc::Sender<Event>,
     /// Pairings that the daemon's full queue did not take yet.
@@ -142,6 +102,7 @@ impl Task {
             bulk_tried: HashMap::new(),
             lookups: JoinSet::new(),
             meetings: Vec::new(),
+            answers: Vec::new(),
             listening: BTreeSet::new(),
             events: channels.events,
             unsent: None,
@@ -364,68 +325,6 @@ impl Task {
         self.stale = true;
     }
 
-    fn on_command(&mut self, command: Command) {
-        let now = Instant::now();
-        match command {
-            Command::Query { peer, query, reply } => match self.connected(&peer) {
-                Some(_) if !self.queries.has_room(&peer) => {
-                    let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
-                }
-                Some(id) => {
-                    let request = self.swarm.behaviour_mut().queries.send_request(&id, Ok(query));
-                    self.queries.sent(request, peer, reply, now);
-                }
-                None => drop(reply.send(Err(Error::Gone))),
-            },
-            Command::Pieces { peer, wanted, reply } => match self.connected(&peer) {
-                Some(_) if !self.pieces.has_room(&peer) => {
-                    let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
-                }
-                Some(id) => {
-                    if wanted.request.len >= limits::BULK_FROM_BYTES {
-                        self.widen(&peer, id, now);
-                    }
-                    let request = self.swarm.behaviour_mut().pieces.send_request(&id, Call::Ours(wanted));
-                    self.pieces.sent(request, peer, reply, now);
-                }
-                None => drop(reply.send(Err(Error::Gone))),
-            },
-            Command::Pair { host, port, reply } => match self.book.pair(host.clone(), port, now) {
-                Ok(paired) => {
-                    let until = now + limits::PAIR_WAIT;
-                    self.meetings.push(Meeting { host, port, paired, until, reply });
-                }
-                Err(_) => drop(reply.send(Err(Error::TooManyPairings))),
-            },
-            Command::Unpair { host, port, reply } => drop(reply.send(self.book.unpair(&host, port))),
-            Command::Strike { peer, offence } => self.book.strike(&peer, offence, now),
-            #[cfg(test)]
-            Command::Panic => panic!("as the test wants it"),
-            Command::Stop { .. } => {}
-        }
-        self.stale = true;
-    }
-
-    /// The peer's id, if it can be asked now. Asking anybody else would make libp2p dial on its own.
-    fn connected(&self, peer: &PeerId) -> Option<libp2p::PeerId> {
-        let id = address::unnamed(peer)?;
-        (self.book.is_active(peer) && self.swarm.is_connected(&id)).then_some(id)
-    }
-
-    /// Dials a further connection for pieces: one connection is one task, hence one core's work.
-    fn widen(&mut self, peer: &PeerId, id: libp2p::PeerId, now: Instant) {
-        let lately =
-            self.bulk_tried.get(peer).is_some_and(|tried| now.saturating_duration_since(*tried) < limits::BULK_RETRY);
-        if lately || self.book.links_of(peer) >= limits::BULK_CONNECTIONS {
-            return;
-        }
-        self.bulk_tried.retain(|_, tried| now.saturating_duration_since(*tried) < limits::BULK_RETRY);
-        self.bulk_tried.insert(peer.clone(), now);
-        if let Some(socket) = self.book.address_of(peer) {
-            let _ = self.dial(Purpose::Bulk, socket, Some(id));
-        }
-    }
-
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.start_discovery();
@@ -453,6 +352,9 @@ impl Task {
         }
         self.tell_pairings();
         self.publish(now);
+        for answer in self.answers.drain(..) {
+            answer();
+        }
     }
 
     fn perform(&mut self, action: Action, now: Instant) {
@@ -482,7 +384,12 @@ impl Task {
     }
 
     /// Always from a new port: a port that is used by another connection to the same peer cannot be used twice.
-    fn dial(&mut self, purpose: Purpose, socket: SocketAddr, expect: Option<libp2p::PeerId>) -> Result<(), DialError> {
+    pub(super) fn dial(
+        &mut self,
+        purpose: Purpose,
+        socket: SocketAddr,
+        expect: Option<libp2p::PeerId>,
+    ) -> Result<(), DialError> {
         let address = address::multiaddr(socket);
         let options = match expect {
             Some(peer) => DialOpts::peer_id(peer)
@@ -511,30 +418,6 @@ impl Task {
                 DialFailure::Barred
             }
             _ => DialFailure::Unreachable,
-        }
-    }
-
-    fn answer_meetings(&mut self, now: Instant) {
-        for meeting in std::mem::take(&mut self.meetings) {
-            let Meeting { host, port, paired, until, reply } = meeting;
-            let address = || Pairing { host: host.clone(), port, peer_id: None }.to_string();
-            let outcome = match self.book.contact(&host, port) {
-                Some(Contact::Met(peer)) => Ok(Some(peer)),
-                Some(Contact::Changed) => Err(Error::Changed { address: address() }),
-                Some(Contact::Ourselves) => Err(Error::Ourselves { address: address() }),
-                Some(Contact::Foreign) => Err(Error::Foreign { address: address() }),
-                Some(Contact::Unresolved) => Err(Error::Unresolved { host: host.to_string() }),
-                None if now >= until || reply.is_closed() => Ok(None),
-                None => {
-                    self.meetings.push(Meeting { host, port, paired, until, reply });
-                    continue;
-                }
-            };
-            // Whoever is told of an error need not undo anything.
-            if outcome.is_err() && paired == Paired::Anew {
-                self.book.unpair(&host, Some(port));
-            }
-            let _ = reply.send(outcome);
         }
     }
 
