@@ -90,12 +90,14 @@ pub const BLOCK_ALIGN: usize = 4_096;
 /// One yamux frame of this size fills one noise message: 64,511 bytes less the frame's 12.
 pub const YAMUX_FRAME_BYTES: usize = 64_499;
 /// Streams of one connection. Above the sum of what the protocols use, because yamux ends a
-/// connection that opens more.
-pub const YAMUX_STREAMS_MAX: usize = 512;
+/// connection that opens more; not far above, because each may have 256 KiB waiting unread.
+pub const YAMUX_STREAMS_MAX: usize = 256;
 /// What one connection's streams may have buffered together; yamux wants 256 KiB for each.
 pub const YAMUX_WINDOW_BYTES_MAX: usize = YAMUX_STREAMS_MAX * (256 << 10);
 /// Streams that a peer opened and nobody took up yet.
-pub const YAMUX_WAITING_MAX: usize = 128;
+pub const YAMUX_WAITING_MAX: usize = 32;
+/// Streams that a peer opened and has not agreed on a protocol for yet.
+pub const STREAMS_NEGOTIATING_MAX: usize = 32;
 /// Connecting, encrypting and agreeing on protocols takes milliseconds on a LAN. Short, because a
 /// dial into a cut line must be over before the line is back.
 pub const CONNECT: Duration = Duration::from_secs(4);
@@ -110,7 +112,7 @@ pub const GOODBYE: Duration = Duration::from_millis(500);
 /// A connection that has not said who it is by then is of no use.
 pub const IDENTIFY_WAIT: Duration = Duration::from_secs(8);
 /// Connections between lab peers stay, for whoever asks next.
-pub const CONNECTION_IDLE: Duration = Duration::from_secs(24 * 3_600);
+pub const CONNECTION_IDLE: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// The largest lab has 50 machines, with up to a few connections each.
 pub const CONNECTIONS_MAX: u32 = 256;
@@ -123,7 +125,7 @@ pub const HANDSHAKES_IN_MAX: u32 = 64;
 pub const HANDSHAKES_OUT_MAX: u32 = 48;
 pub const HANDSHAKES_PER_IP_MAX: usize = 16;
 /// Several daemons may share one address, behind a NAT or on one machine.
-pub const CONNECTIONS_PER_IP_MAX: usize = 64;
+pub const CONNECTIONS_PER_IP_MAX: usize = 32;
 /// Connections that carry pieces to one peer: one is one core's work, and a third gained nothing.
 pub const BULK_CONNECTIONS: usize = 2;
 /// How often a further connection for pieces is tried.
@@ -173,6 +175,8 @@ pub const COMMANDS_MAX: usize = 256;
 pub const SWARM_EVENTS_MAX: usize = 64;
 /// How long `peer add` waits for a first contact.
 pub const PAIR_WAIT: Duration = Duration::from_secs(3);
+/// How long the network waits before it starts anew after a failure of its own.
+pub const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How often the swarm's task looks at its clocks.
 pub const SWARM_TICK: Duration = Duration::from_millis(250);
 

@@ -29,7 +29,7 @@ pub(super) struct Behaviour {
 }
 
 /// What hffs calls itself to its peers.
-pub(super) fn agent() -> String {
+pub fn agent() -> String {
     format!("hffs/{}", env!("CARGO_PKG_VERSION"))
 }
 

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use libp2p::TransportError;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::{Swarm, SwarmEvent};
+use tokio::time::timeout;
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::{Error, address};
@@ -19,6 +20,8 @@ use crate::limits;
 
 /// How long the system may take to tell our first address.
 const FIRST_ADDRESS: Duration = Duration::from_secs(3);
+/// And all others.
+const OTHER_ADDRESSES: Duration = Duration::from_millis(50);
 
 /// Listens on all interfaces, and returns the port and what else happened meanwhile.
 pub(super) async fn listen(
@@ -32,7 +35,8 @@ pub(super) async fn listen(
             other => Err(other),
         })?,
     };
-    let (found, events) = first_port(swarm, listener).await;
+    let mut events = Vec::new();
+    let found = first_port(swarm, listener, &mut events).await;
     let port = match (found, port) {
         (Some(found), _) => found,
         // No interface is up yet; its address will be told later.
@@ -43,6 +47,13 @@ pub(super) async fn listen(
     if let Err(error) = swarm.listen_on(address::multiaddr(v6)) {
         tracing::warn!(%error, "not listening on IPv6");
     }
+    // The other addresses are told right behind the first, and whoever starts a daemon wants to see them.
+    let _ = timeout(OTHER_ADDRESSES, async {
+        loop {
+            events.push(swarm.select_next_some().await);
+        }
+    })
+    .await;
     Ok((port, events))
 }
 
@@ -65,9 +76,9 @@ fn listen_on(swarm: &mut Swarm<Behaviour>, port: u16) -> Result<ListenerId, Erro
 async fn first_port(
     swarm: &mut Swarm<Behaviour>,
     listener: ListenerId,
-) -> (Option<u16>, Vec<SwarmEvent<BehaviourEvent>>) {
-    let mut events = Vec::new();
-    let found = tokio::time::timeout(FIRST_ADDRESS, async {
+    events: &mut Vec<SwarmEvent<BehaviourEvent>>,
+) -> Option<u16> {
+    let found = timeout(FIRST_ADDRESS, async {
         loop {
             let event = swarm.select_next_some().await;
             let port = match &event {
@@ -82,6 +93,5 @@ async fn first_port(
             }
         }
     });
-    let found = found.await.ok().flatten();
-    (found, events)
+    found.await.ok().flatten()
 }

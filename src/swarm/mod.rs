@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub use crate::trust::{ActivePeer, Host, Offence, Pairing, PeerView, Via};
+pub use behaviour::agent;
 pub use error::{Blame, Error};
 pub use identity::Identity;
 
@@ -127,7 +128,7 @@ pub enum Verdict {
 }
 
 /// What the task shows of itself.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct View {
     peers: Vec<PeerView>,
     active: Vec<ActivePeer>,

@@ -68,8 +68,18 @@ pub(super) struct Task {
     unsent: Option<Vec<Pairing>>,
     view: watch::Sender<Arc<View>>,
     changes: watch::Sender<u64>,
+    /// A listener closed by itself.
+    deaf: bool,
     /// Something may have changed that the book, or a reader of the view, should see.
     pub(super) stale: bool,
+}
+
+/// Why a session of the network ended.
+enum Ended {
+    /// The `Handle` said so, or there is none any more.
+    Stopped(Option<oneshot::Sender<()>>),
+    /// Nobody could reach us any more.
+    Deaf,
 }
 
 /// The ends of the task's channels.
@@ -108,6 +118,7 @@ impl Task {
             unsent: None,
             view: channels.view,
             changes: channels.changes,
+            deaf: false,
             stale: true,
         };
         for event in early {
@@ -121,7 +132,7 @@ impl Task {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             match AssertUnwindSafe(self.session(&mut commands)).catch_unwind().await {
-                Ok(done) => {
+                Ok(Ended::Stopped(done)) => {
                     self.close().await;
                     drop(self);
                     if let Some(done) = done {
@@ -129,18 +140,16 @@ impl Task {
                     }
                     return;
                 }
-                Err(_) => {
-                    tracing::error!("the network's task panicked; it starts anew");
-                    while let Err(error) = self.restart().await {
-                        tracing::error!(%error, "the network cannot start anew");
-                        tokio::time::sleep(limits::DIAL_PAUSE).await;
-                    }
-                }
+                Ok(Ended::Deaf) => tracing::error!("a listener is lost; the network starts anew"),
+                Err(_) => tracing::error!("the network's task panicked; it starts anew"),
+            }
+            while let Err(error) = self.restart().await {
+                tracing::error!(%error, "the network cannot start anew");
             }
         }
     }
 
-    async fn session(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<oneshot::Sender<()>> {
+    async fn session(&mut self, commands: &mut mpsc::Receiver<Command>) -> Ended {
         let mut tick = interval(limits::SWARM_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -153,13 +162,16 @@ impl Task {
                     }
                 }
                 command = commands.recv() => match command {
-                    Some(Command::Stop { done }) => return Some(done),
+                    Some(Command::Stop { done }) => return Ended::Stopped(Some(done)),
                     Some(command) => self.on_command(command),
-                    None => return None,
+                    None => return Ended::Stopped(None),
                 },
                 _ = tick.tick() => self.on_tick(),
             }
             self.settle();
+            if std::mem::take(&mut self.deaf) {
+                return Ended::Deaf;
+            }
         }
     }
 
@@ -188,6 +200,8 @@ impl Task {
         self.lookups = JoinSet::new();
         self.book.cut_off(Instant::now());
         self.publish(Instant::now());
+        // Whatever is wrong may be wrong again at once.
+        tokio::time::sleep(limits::RESTART_PAUSE).await;
         self.swarm = build(&self.identity)?;
         let (_, early) = listen::listen(&mut self.swarm, Some(self.port)).await?;
         for event in early {
@@ -231,10 +245,8 @@ impl Task {
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener has trouble"),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                tracing::warn!(?reason, "a listener closed");
-                for socket in addresses.iter().filter_map(address::socket) {
-                    self.listening.remove(&socket);
-                }
+                tracing::warn!(?addresses, ?reason, "a listener closed");
+                self.deaf = true;
             }
             other => return tracing::trace!(?other, "ignored"),
         }
@@ -289,17 +301,20 @@ impl Task {
     fn on_listening(&mut self, address: &Multiaddr) {
         let Some(socket) = address::socket(address) else { return };
         tracing::debug!(%socket, "listening");
-        self.listening.insert(socket);
+        // Nobody can use a link-local IPv6 address without saying through which interface.
+        if !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local()) {
+            self.listening.insert(socket);
+        }
         self.look_up_networks();
     }
 
     /// Starts discovery once there is something to announce: a peer that asks before gets no answer, and
     /// asks again only much later.
     fn start_discovery(&mut self) {
-        if self.discovery == Discovery::Off || self.listening.is_empty() {
+        let running = self.swarm.behaviour().mdns.is_enabled();
+        if self.discovery == Discovery::Off || running || self.listening.is_empty() {
             return;
         }
-        self.discovery = Discovery::Off;
         match behaviour::discovery(*self.swarm.local_peer_id()) {
             Ok(mut mdns) => {
                 let id = libp2p::core::transport::ListenerId::next();
@@ -308,7 +323,10 @@ impl Task {
                 }
                 self.swarm.behaviour_mut().mdns = Toggle::from(Some(mdns));
             }
-            Err(error) => tracing::warn!(%error, "peers on the local network cannot be discovered"),
+            Err(error) => {
+                tracing::warn!(%error, "peers on the local network cannot be discovered");
+                self.discovery = Discovery::Off;
+            }
         }
     }
 
@@ -435,7 +453,13 @@ impl Task {
         let view = View { peers: self.book.views(now), active, listening: self.listening.iter().copied().collect() };
         let here = |view: &View| view.active.iter().map(|peer| (peer.id.clone(), peer.paired)).collect::<Vec<_>>();
         let changed = here(&self.view.borrow()) != here(&view);
-        self.view.send_replace(Arc::new(view));
+        self.view.send_if_modified(|shown| {
+            let differs = **shown != view;
+            if differs {
+                *shown = Arc::new(view);
+            }
+            differs
+        });
         if changed {
             self.changes.send_modify(|count| *count += 1);
         }
@@ -447,6 +471,7 @@ fn build(identity: &Identity) -> Result<Swarm<Behaviour>, Error> {
     let transport = transport::build(key).map_err(|_| Error::Stopped)?;
     let config = libp2p::swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(limits::CONNECTION_IDLE)
+        .with_max_negotiating_inbound_streams(limits::STREAMS_NEGOTIATING_MAX)
         // Saves a round trip for each request: there is one version of each protocol to choose from.
         .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy);
     Ok(Swarm::new(transport, Behaviour::new(key), key.public().to_peer_id(), config))

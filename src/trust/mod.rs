@@ -237,6 +237,9 @@ impl Book {
 
     /// This machine's own networks are these. A change means that what was out of reach may not be so.
     pub fn networks_changed(&mut self, networks: Vec<Network>, now: Instant) {
+        if networks == self.networks {
+            return;
+        }
         self.networks = networks;
         for route in self.routes.values_mut() {
             route.hurry(now);

@@ -170,7 +170,8 @@ fn a_new_network_ends_all_waiting() {
         let (route, _) = story.dials_within(Duration::from_secs(8));
         story.book.dial_failed(route, DialFailure::Unreachable, story.now);
     }
-    story.book.networks_changed(Vec::new(), story.now);
+    let network = Network { ip: "192.168.7.1".parse().unwrap(), prefix: 24 };
+    story.book.networks_changed(vec![network], story.now);
     assert_eq!(story.dials_within(SECOND).1, Duration::ZERO);
 }
 
@@ -337,7 +338,7 @@ enum Happening {
     Introduce(usize, bool),
     Close(usize),
     Strike(usize),
-    Networks,
+    Networks(usize),
     CutOff,
 }
 
@@ -353,8 +354,8 @@ fn happenings() -> impl Strategy<Value = Happening> {
         2 => n.clone().prop_map(Happening::Inbound),
         6 => (0..4usize, proptest::bool::weighted(0.9)).prop_map(|(link, hffs)| Happening::Introduce(link, hffs)),
         2 => (0..4usize).prop_map(Happening::Close),
-        1 => n.prop_map(Happening::Strike),
-        1 => Just(Happening::Networks),
+        1 => n.clone().prop_map(Happening::Strike),
+        1 => n.prop_map(Happening::Networks),
         1 => Just(Happening::CutOff),
     ]
 }
@@ -451,7 +452,10 @@ proptest! {
                     book.unlinked(link, now);
                 },
                 Happening::Strike(n) => book.strike(&id(n), Offence::WrongBytes, now),
-                Happening::Networks => book.networks_changed(Vec::new(), now),
+                Happening::Networks(n) => {
+                    let network = Network { ip: address(n).ip(), prefix: 30 };
+                    book.networks_changed(vec![network], now);
+                }
                 Happening::CutOff => {
                     book.cut_off(now);
                     seen.links.clear();
