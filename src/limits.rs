@@ -173,6 +173,9 @@ pub const MDNS_EVERY: Duration = Duration::from_secs(20);
 pub const COMMANDS_MAX: usize = 256;
 /// Events that wait for the daemon.
 pub const SWARM_EVENTS_MAX: usize = 64;
+/// How long looking up a host name may take. Shorter than `PAIR_WAIT`, so that a name that nobody knows
+/// is told as what it is.
+pub const LOOKUP: Duration = Duration::from_millis(2_500);
 /// How long `peer add` waits for a first contact.
 pub const PAIR_WAIT: Duration = Duration::from_secs(3);
 /// How long the network waits before it starts anew after a failure of its own.

@@ -483,7 +483,7 @@ fn announcement((peer, address): &(libp2p::PeerId, Multiaddr)) -> Option<(PeerId
 
 /// A host's addresses. Link-local IPv6 addresses are left out: libp2p cannot say through which interface.
 async fn resolve(host: Host, port: u16) -> Vec<SocketAddr> {
-    let found = timeout(limits::CONNECT, tokio::net::lookup_host((host.as_str(), port))).await;
+    let found = timeout(limits::LOOKUP, tokio::net::lookup_host((host.as_str(), port))).await;
     let Ok(Ok(found)) = found else { return Vec::new() };
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found.filter(|address| !matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0)) {
