@@ -96,7 +96,7 @@ pub async fn run(
 /// Who this work directory's daemon is, if one ever ran here.
 pub fn peer_id_of(home: &Home) -> Result<Option<PeerId>, Error> {
     let path = home.identity_key();
-    if path.exists() { Ok(Some(Identity::load_or_create(&path)?.peer_id())) } else { Ok(None) }
+    if path.exists() { Ok(Some(Identity::load_or_create(&path)?.peer_id().clone())) } else { Ok(None) }
 }
 
 /// Takes commands until one says stop, or the system does.
