@@ -52,6 +52,11 @@ pub const PLAN_TICK: Duration = Duration::from_millis(200);
 pub const PEER_STALL: Duration = Duration::from_secs(3);
 /// A WAN line may pause for longer; `hf` itself waits this long for a byte.
 pub const ENDPOINT_STALL: Duration = Duration::from_secs(10);
+/// How long a range may wait for its turn at an endpoint that serves others of this machine.
+pub const ENDPOINT_TURN: Duration = Duration::from_secs(60);
+/// A file of fewer pieces than this for each range in flight is asked for in fewer ranges: a request
+/// costs more than it hides.
+pub const PIECES_PER_RANGE_MIN: u32 = 8;
 /// A range without a byte for this long may be fetched from an idle source as well.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(1_000);
 /// Peers that hold everything are measured for this long before the WAN is asked to help.
@@ -384,6 +389,16 @@ pub const PEER_ANSWER: Duration = Duration::from_secs(3);
 /// How long a download goes on without one byte from anybody before it is given up. What is there
 /// stays, and the next `model add` goes on from it.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+/// The same, when sources are there and ask to be left alone for a while: a peer that hashes a large
+/// file before it shares it, a Hub that counts requests.
+pub const BUSY_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a download waits for one that was just cancelled to let go of the unfinished file: that one
+/// may be hashing what an earlier run has left.
+pub const CLAIM_PATIENCE: Duration = Duration::from_secs(300);
+/// An endpoint that sent wrong bytes is not asked for this long; then its fault may have passed.
+pub const ENDPOINT_BAN: Duration = Duration::from_secs(600);
+/// A peer that sent wrong bytes is not asked for this long.
+pub const PEER_BAN: Duration = Duration::from_secs(3_600);
 /// How often a file that does not match its digest is repaired before it is given up.
 pub const REPAIRS_MAX: u32 = 4;
 /// The first pause before a Hub with a passing fault is asked again; it doubles. With the times below

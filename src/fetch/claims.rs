@@ -35,6 +35,9 @@ pub(super) struct Claims {
     lists: BTreeMap<PeerId, PieceList>,
     /// What came from whom and was not kept, or is in doubt.
     doubtful: Vec<(u32, PieceHash, Source)>,
+    /// Peers that pass pieces on before they have the whole file: what they send may be somebody else's
+    /// lie, so it is fetched anew but not held against them.
+    relays: BTreeSet<PeerId>,
     /// Whether an endpoint can settle a dispute.
     arbiter: bool,
 }
@@ -43,6 +46,22 @@ impl Claims {
     /// Takes in what a peer says the pieces are.
     pub(super) fn add(&mut self, maker: PeerId, list: PieceList) {
         self.lists.insert(maker, list);
+    }
+
+    /// Notes that a peer has only a part of the file.
+    pub(super) fn passes_on(&mut self, peer: PeerId) {
+        self.relays.insert(peer);
+    }
+
+    /// The makers of lists that say a piece is something else.
+    pub(super) fn contradicting(&self, piece: u32, hash: PieceHash) -> Vec<PeerId> {
+        let others = self.lists.iter().filter(|(_, list)| list.get(piece).is_some_and(|claimed| claimed != hash));
+        others.map(|(maker, _)| maker.clone()).collect()
+    }
+
+    /// Whether these very bytes of this source were fetched anew before.
+    pub(super) fn is_doubted(&self, piece: u32, hash: PieceHash, source: &Source) -> bool {
+        self.doubtful.iter().any(|(p, h, s)| *p == piece && *h == hash && s == source)
     }
 
     /// Tells whether an endpoint can be asked for disputed pieces.
@@ -86,7 +105,7 @@ impl Claims {
 
     /// Remembers bytes that are fetched anew, to tell at the end whether they were wrong.
     pub(super) fn doubt(&mut self, piece: u32, hash: PieceHash, source: Source) {
-        if !self.doubtful.contains(&(piece, hash, source.clone())) {
+        if !self.is_doubted(piece, hash, &source) {
             self.doubtful.push((piece, hash, source));
         }
     }
@@ -95,6 +114,8 @@ impl Claims {
     pub(super) fn convict(&self, truth: &PieceList) -> BTreeSet<Source> {
         let liars = self.lists.iter().filter(|(_, list)| !list.disputed(truth).is_empty());
         let senders = self.doubtful.iter().filter(|(piece, hash, _)| truth.get(*piece) != Some(*hash));
+        let senders =
+            senders.filter(|(.., source)| !matches!(source, Source::Peer(peer) if self.relays.contains(peer)));
         liars.map(|(maker, _)| Source::Peer(maker.clone())).chain(senders.map(|(.., source)| source.clone())).collect()
     }
 }

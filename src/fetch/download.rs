@@ -4,7 +4,7 @@
 //! know repos beyond the place where endpoints have the file, nor what the file is wanted for.
 //! Invariant: it ends with a sealed file, or with an error and everything that came still on disk.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,18 +15,18 @@ use tracing::{debug, info, warn};
 
 use super::claims::{Claims, Standing};
 use super::holders::Offers;
-use super::landing::{Arrival, Landed, Landing, lock};
+use super::landing::{Arrival, Landing, lock};
+use super::ranges::{How, from_endpoint, from_peer};
 use super::tally::Tally;
 use super::{Error, Inner};
-use crate::config::Access;
-use crate::digest::Verified;
-use crate::hub::{self, Place, Reading};
+use crate::config::{Access, Endpoint, Role};
+use crate::digest::{PieceHash, Verified};
+use crate::hub::{Grant, Place, Reading};
 use crate::limits;
 use crate::partial::{Partial, SealError};
 use crate::piece::Cut;
 use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, RangeId, Source};
 use crate::sealed::SealedFile;
-use crate::swarm::{Offence, Sink, Verdict};
 use crate::wire::PieceRequest;
 
 /// What a download needs to know.
@@ -45,20 +45,20 @@ struct Finished {
     how: How,
 }
 
-enum How {
-    Ended(Ended),
-    /// The source cannot give this file at all.
-    Useless(String),
-    /// The endpoint sends whole files only.
-    RangeIgnored,
-    /// Our own disk.
-    Disk(crate::partial::Error),
-}
-
 /// A range that runs.
 struct Control {
     end: Arc<AtomicU32>,
     abort: tokio::task::AbortHandle,
+}
+
+/// Pieces that are not asked of a source, because what it gave for them is in doubt.
+type Barred = BTreeMap<Source, Vec<u32>>;
+
+/// Whether a repair has found anything to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Some,
+    None,
 }
 
 /// The driver of one plan.
@@ -72,19 +72,20 @@ struct Driver<'a> {
     out: Vec<(Source, String)>,
     sequential: BTreeSet<Source>,
     last_trouble: Option<String>,
+    /// Whether the source that answered last asked to be left alone for a while.
+    told_to_wait: bool,
 }
 
 impl Task {
     /// Brings the file here and seals it.
     pub(super) async fn run(&self) -> Result<Verified<SealedFile>, Error> {
-        let content = self.place.content;
-        let (partials, repo) = (self.inner.partials.clone(), self.place.repo.clone());
-        let partial = blocking(move || partials.claim(&repo, &content)).await?.map_err(Error::Partial)?;
+        let partial = self.claim().await?;
         self.tally.resumed(partial.resumed_bytes());
         let landing = Landing::new(Arc::clone(&partial), Claims::default(), Arc::clone(&self.tally));
-        let mut barred = Vec::new();
+        let mut barred = Barred::new();
+        let mut range = RangeId::default();
         for repairs in 0..=limits::REPAIRS_MAX {
-            self.bring(&landing, &partial, &barred).await?;
+            self.bring(&landing, &partial, &barred, &mut range).await?;
             let sealing = Arc::clone(&partial);
             match blocking(move || sealing.seal()).await? {
                 Ok(sealed) => {
@@ -99,87 +100,117 @@ impl Task {
                         landing.reopen(piece).map_err(Error::Partial)?;
                     }
                 }
-                Err(SealError::Mismatch { .. }) if repairs < limits::REPAIRS_MAX => {
+                Err(SealError::Mismatch { found, .. }) if repairs < limits::REPAIRS_MAX => {
                     warn!(path = %self.place.path, "the file is not what it should be; looking for the wrong part");
-                    barred = self.doubt(&landing, &partial, barred)?;
+                    if self.doubt(&landing, &partial, &mut barred)? == Progress::None {
+                        return Err(self.give_up(&partial, found).await);
+                    }
                 }
-                Err(SealError::Mismatch { found, .. }) => return Err(self.give_up(&partial, found)),
+                Err(SealError::Mismatch { found, .. }) => return Err(self.give_up(&partial, found).await),
                 Err(SealError::Disk(error)) => return Err(Error::Partial(error)),
             }
         }
         Err(Error::NeverWhole { path: self.place.path.clone() })
     }
 
-    /// Drives a plan until every piece is there.
+    /// Claims the unfinished file. A download that was just cancelled may hold it for a moment longer,
+    /// until its disk work is done.
+    async fn claim(&self) -> Result<Arc<Partial>, Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let (partials, repo, content) = (self.inner.partials.clone(), self.place.repo.clone(), self.place.content);
+            match blocking(move || partials.claim(&repo, &content)).await? {
+                Err(crate::partial::Error::Claimed { .. }) if waited < limits::CLAIM_PATIENCE => {
+                    tokio::time::sleep(limits::PLAN_TICK).await;
+                    waited += limits::PLAN_TICK;
+                }
+                claimed => return claimed.map_err(Error::Partial),
+            }
+        }
+    }
+
+    /// Drives a plan until every piece is there. `range` numbers the ranges on from round to round.
     async fn bring(
         &self,
         landing: &Arc<Landing>,
         partial: &Partial,
-        barred: &[(Source, Vec<u32>)],
+        barred: &Barred,
+        range: &mut RangeId,
     ) -> Result<(), Error> {
         let mut driver = Driver {
             task: self,
             landing: Arc::clone(landing),
-            plan: Plan::new(partial.cut(), partial.have(), Instant::now()),
+            plan: Plan::after(*range, partial.cut(), partial.have(), Instant::now()),
             running: HashMap::new(),
             tasks: JoinSet::new(),
             out: Vec::new(),
             sequential: BTreeSet::new(),
             last_trouble: None,
+            told_to_wait: false,
         };
         let result = driver.drive(barred).await;
         driver.tasks.abort_all();
         while driver.tasks.join_next().await.is_some() {}
+        *range = driver.plan.next_range();
+        // What aborted ranges have left behind speaks of a plan that is over.
+        drop(landing.news());
         self.tally.busy((0, 0));
         result
     }
 
-    /// Picks the pieces to fetch anew when the whole does not match, and says from whom not.
+    /// Picks the pieces to fetch anew when the whole does not match, and notes from whom not.
     ///
-    /// Pieces that a peer's list contradicts are fetched from somebody else. With no contradiction,
-    /// the least trusted source that gave anything is doubted as a whole.
-    fn doubt(
-        &self,
-        landing: &Landing,
-        partial: &Partial,
-        mut barred: Vec<(Source, Vec<u32>)>,
-    ) -> Result<Vec<(Source, Vec<u32>)>, Error> {
+    /// The Hub's bytes are what others are measured by: where a peer's list contradicts them, what the
+    /// list's maker sent is doubted. Pieces of others that a list contradicts are fetched from somebody
+    /// else. With no contradiction at all, the least trusted source that gave anything is doubted as a
+    /// whole. What came a second time, the same from the same source, is no use to doubt again.
+    fn doubt(&self, landing: &Landing, partial: &Partial, barred: &mut Barred) -> Result<Progress, Error> {
         let noted: Vec<_> = partial
             .have()
             .iter()
             .filter_map(|piece| partial.noted(piece).map(|(hash, source)| (piece, hash, Source::read(&source))))
             .collect();
-        let disputed: Vec<_> = {
+        let is_hub = |source: &Source| matches!(source, Source::Endpoint(url) if self.inner.is_hub(&self.access, url));
+        let doubted: Vec<_> = {
             let claims = lock(&landing.claims);
-            noted.iter().filter(|(piece, hash, _)| claims.is_disputed(*piece, *hash)).cloned().collect()
+            let fresh: Vec<_> = noted.into_iter().filter(|(p, h, s)| !claims.is_doubted(*p, *h, s)).collect();
+            let makers: BTreeSet<Source> = fresh
+                .iter()
+                .filter(|(.., source)| is_hub(source))
+                .flat_map(|(piece, hash, _)| claims.contradicting(*piece, *hash))
+                .map(Source::Peer)
+                .collect();
+            let suspect = |(piece, hash, source): &(u32, PieceHash, Source)| {
+                !is_hub(source) && (makers.contains(source) || claims.is_disputed(*piece, *hash))
+            };
+            let disputed: Vec<_> = fresh.iter().filter(|noted| suspect(noted)).cloned().collect();
+            if disputed.is_empty() {
+                let least = fresh.iter().map(|(.., source)| source).max_by_key(|source| self.distrust(source, barred));
+                let least = least.cloned();
+                fresh.into_iter().filter(|(.., source)| Some(source) == least.as_ref()).collect()
+            } else {
+                disputed
+            }
         };
-        let doubted = if disputed.is_empty() {
-            let least = noted.iter().map(|(.., source)| source).max_by_key(|source| self.distrust(source, &barred));
-            let least = least.cloned();
-            noted.iter().filter(|(.., source)| Some(source) == least.as_ref()).cloned().collect()
-        } else {
-            disputed
-        };
+        if doubted.is_empty() {
+            return Ok(Progress::None);
+        }
         for (piece, hash, source) in doubted {
             lock(&landing.claims).doubt(piece, hash, source.clone());
             landing.reopen(piece).map_err(Error::Partial)?;
-            match barred.iter_mut().find(|(s, _)| *s == source) {
-                Some((_, pieces)) => pieces.push(piece),
-                None => barred.push((source, vec![piece])),
-            }
+            barred.entry(source).or_default().push(piece);
         }
-        Ok(barred)
+        Ok(Progress::Some)
     }
 
     /// The higher, the sooner a source is doubted.
-    fn distrust(&self, source: &Source, barred: &[(Source, Vec<u32>)]) -> (bool, u8) {
-        let fresh = !barred.iter().any(|(s, _)| s == source);
+    fn distrust(&self, source: &Source, barred: &Barred) -> (u8, bool) {
         let kind = match source {
             Source::Peer(peer) if !self.inner.is_paired(peer) => 3,
             Source::Peer(_) => 2,
             Source::Endpoint(url) => u8::from(!self.inner.is_hub(&self.access, url)),
         };
-        (fresh, kind)
+        (kind, !barred.contains_key(source))
     }
 
     /// Tells who was wrong, now that the truth is known.
@@ -192,14 +223,18 @@ impl Task {
     }
 
     /// The file cannot be repaired: forget what is surely of no use, and name who sent it.
-    fn give_up(&self, partial: &Partial, found: crate::digest::Digest) -> Error {
+    async fn give_up(&self, partial: &Partial, found: crate::digest::Digest) -> Error {
         let mut sources = BTreeSet::new();
         for piece in partial.have().iter() {
             if let Some((_, source)) = partial.noted(piece) {
                 sources.insert(source);
             }
         }
-        // With one source there is no doubt who sent it; a partial file of wrong bytes helps nobody.
+        // With one source there is no doubt who sent it.
+        if let [only] = sources.iter().map(|source| Source::read(source)).collect::<Vec<_>>().as_slice() {
+            self.inner.convict(only, &self.place.path).await;
+        }
+        // A partial file of wrong bytes helps nobody.
         if let Err(error) = partial.discard() {
             warn!(%error, "could not remove a file that cannot be repaired");
         }
@@ -208,9 +243,13 @@ impl Task {
 }
 
 impl Driver<'_> {
-    async fn drive(&mut self, barred: &[(Source, Vec<u32>)]) -> Result<(), Error> {
+    async fn drive(&mut self, barred: &Barred) -> Result<(), Error> {
         let content = self.task.place.content;
         let inner = Arc::clone(&self.task.inner);
+        for (source, pieces) in barred {
+            self.step(Event::Doubted { source: source.clone(), pieces: pieces.clone() });
+        }
+        let mut pardon = !barred.is_empty();
         if let Some(offers) = inner.holders.known(&content.digest) {
             self.join_peers(offers);
         }
@@ -227,13 +266,16 @@ impl Driver<'_> {
             self.step(Event::WanFrom(own_place(inner.swarm.peer_id(), content, self.landing.cut())));
         }
         self.join_endpoints();
-        self.apply_doubts(barred);
         loop {
             let landing = Arc::clone(&self.landing);
             tokio::select! {
                 () = landing.bell.notified() => {}
                 Some(ended) = self.tasks.join_next() => self.range_ended(ended)?,
-                _ = tick.tick() => self.step(Event::Tick),
+                _ = tick.tick() => {
+                    self.step(Event::Tick);
+                    let elsewhere = inner.lan_elsewhere(content.digest, self.plan.lan_rate());
+                    self.step(Event::LanElsewhere(elsewhere));
+                }
                 (offers, lists) = &mut question, if asking => {
                     asking = false;
                     asked_at = Some(Instant::now());
@@ -241,8 +283,7 @@ impl Driver<'_> {
                         lock(&self.landing.claims).add(maker, list);
                     }
                     self.join_peers(offers);
-                    self.apply_doubts(barred);
-                }
+                            }
             }
             if self.take_news() {
                 last_byte = Instant::now();
@@ -255,7 +296,6 @@ impl Driver<'_> {
                 question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
                 asking = true;
                 self.join_endpoints();
-                self.apply_doubts(barred);
             }
             if hashing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 hashing = self.hash_ahead();
@@ -263,8 +303,15 @@ impl Driver<'_> {
             self.task.tally.busy(self.plan.busy_sources());
             match self.plan.outlook(Instant::now()) {
                 Outlook::Done => break,
-                Outlook::NoSource if !asking && asked_at.is_some() => return Err(self.no_source()),
-                _ if last_byte.elapsed() > limits::FETCH_PATIENCE => return Err(self.no_source()),
+                // Whoever is in doubt is better than nobody: a passing fault may have spoilt the pieces.
+                Outlook::NoSource if pardon && !asking => {
+                    pardon = false;
+                    self.step(Event::Pardoned);
+                }
+                Outlook::NoSource if !asking && asked_at.is_some() && !self.join_resting_endpoints() => {
+                    return Err(self.no_source());
+                }
+                _ if last_byte.elapsed() > self.patience() => return Err(self.no_source()),
                 Outlook::Working | Outlook::Waiting(_) | Outlook::NoSource => {}
             }
         }
@@ -370,10 +417,17 @@ impl Driver<'_> {
         self.take_news();
         match how {
             How::Ended(how) => {
-                if how == Ended::Failed {
-                    self.last_trouble = Some(format!("{source} broke off"));
+                match how {
+                    Ended::Failed => self.last_trouble = Some(format!("{source} broke off")),
+                    Ended::Busy(_) => self.last_trouble = Some(format!("{source} is busy")),
+                    Ended::Complete => {}
                 }
+                self.told_to_wait = matches!(how, Ended::Busy(_));
                 self.step(Event::Ended { range, how });
+            }
+            How::Gone => {
+                self.step(Event::Ended { range, how: Ended::Failed });
+                self.step(Event::Left(source));
             }
             How::Useless(why) => {
                 debug!(%source, why, "is no source for this file");
@@ -398,6 +452,9 @@ impl Driver<'_> {
 
     fn join_peers(&mut self, offers: Offers) {
         for (peer, offer) in offers {
+            if matches!(offer, Offer::Pieces(_)) {
+                lock(&self.landing.claims).passes_on(peer.clone());
+            }
             let source = Source::Peer(peer);
             if !self.is_out(&source) {
                 let rate = self.task.inner.rate(&source);
@@ -424,14 +481,28 @@ impl Driver<'_> {
         lock(&self.landing.claims).set_arbiter(arbiter);
     }
 
-    /// Keeps doubted pieces away from whom they came from, as long as somebody else is there: a source
-    /// that is alone may have been hit by a passing fault, and is asked once more.
-    fn apply_doubts(&mut self, barred: &[(Source, Vec<u32>)]) {
-        let others = |source: &Source| self.plan.sources().any(|other| other != source);
-        let doubts: Vec<_> = barred.iter().filter(|(source, _)| others(source)).cloned().collect();
-        for (source, pieces) in doubts {
-            self.step(Event::Doubted { source, pieces });
+    /// With nobody else left, lets endpoints join that are believed bad now: the plan leaves each alone
+    /// for a while after each failure, and a bad moment passes. Says whether there are any.
+    fn join_resting_endpoints(&mut self) -> bool {
+        let task = self.task;
+        if task.access.offline {
+            return false;
         }
+        let allowed = |endpoint: &&Endpoint| task.place.grant == Grant::Anonymous || endpoint.role == Role::Hub;
+        let sources: Vec<Source> =
+            task.access.endpoints.iter().filter(allowed).map(|e| Source::Endpoint(e.url.clone())).collect();
+        let mut any = false;
+        for source in sources.into_iter().filter(|source| !self.is_out(source)).collect::<Vec<_>>() {
+            any = true;
+            let offer = if self.sequential.contains(&source) { Offer::FromStart } else { Offer::Whole };
+            self.step(Event::Joined { source, offer, rate: None });
+        }
+        any
+    }
+
+    /// How long nothing may come before the download is given up.
+    fn patience(&self) -> Duration {
+        if self.told_to_wait { limits::BUSY_PATIENCE } else { limits::FETCH_PATIENCE }
     }
 
     fn no_source(&self) -> Error {
@@ -444,6 +515,7 @@ impl Driver<'_> {
 
 impl Drop for Driver<'_> {
     fn drop(&mut self) {
+        self.task.inner.lan_elsewhere(self.task.place.content.digest, None);
         for source in self.plan.sources() {
             if let Some(rate) = self.plan.rate(source) {
                 self.task.inner.remember_rate(source, rate);
@@ -475,95 +547,6 @@ async fn ask(
         lists = futures::future::join_all(asked).await.into_iter().filter_map(|(p, list)| Some((p, list?))).collect();
     }
     (offers, lists)
-}
-
-/// Lands what a peer sends.
-struct PeerSink {
-    arrival: Arrival,
-    disk: Arc<std::sync::Mutex<Option<crate::partial::Error>>>,
-}
-
-impl Sink for PeerSink {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Verdict {
-        match self.arrival.take(offset, bytes) {
-            Landed::Go => Verdict::Go,
-            Landed::Enough => Verdict::Enough,
-            Landed::Failed(error) => {
-                let shown = std::io::Error::other(error.to_string());
-                *lock(&self.disk) = Some(error);
-                Verdict::Failed(shown)
-            }
-        }
-    }
-}
-
-async fn from_peer(inner: &Inner, peer: &crate::names::PeerId, request: PieceRequest, arrival: Arrival) -> How {
-    use crate::swarm::Error as E;
-    let disk = Arc::default();
-    let sink = Box::new(PeerSink { arrival, disk: Arc::clone(&disk) });
-    match inner.swarm.pieces(peer, request, sink).await {
-        Ok(_) => How::Ended(Ended::Complete),
-        Err(E::Busy { retry }) => How::Ended(Ended::Busy(retry)),
-        Err(E::Missing) => How::Useless("does not hold it any more".to_owned()),
-        Err(E::Sink(error)) => match lock(&disk).take() {
-            Some(error) => How::Disk(error),
-            None => How::Useless(error.to_string()),
-        },
-        Err(error @ E::BadMessage { .. }) => {
-            inner.swarm.strike(peer, Offence::Malformed).await;
-            How::Useless(error.to_string())
-        }
-        Err(error @ (E::Unsupported | E::Stopped)) => How::Useless(error.to_string()),
-        Err(error) => {
-            debug!(%peer, %error, "a transfer failed");
-            How::Ended(Ended::Failed)
-        }
-    }
-}
-
-async fn from_endpoint(
-    inner: &Inner,
-    access: &Access,
-    url: &str,
-    place: &Place,
-    bytes: Range<u64>,
-    reading: Reading,
-    mut arrival: Arrival,
-) -> How {
-    let Some(endpoint) = access.endpoints.iter().find(|endpoint| endpoint.url == url) else {
-        return How::Useless("is no endpoint any more".to_owned());
-    };
-    let mut body = match inner.hub.range(access, endpoint, place, bytes, reading).await {
-        Ok(body) => body,
-        Err(error) => return endpoint_trouble(error),
-    };
-    loop {
-        match body.next().await {
-            Ok(None) => return How::Ended(Ended::Complete),
-            Ok(Some((offset, bytes))) => {
-                // A write to a slow disk must not hold up the other tasks of this worker.
-                match tokio::task::block_in_place(|| arrival.take(offset, &bytes)) {
-                    Landed::Go => {}
-                    Landed::Enough => return How::Ended(Ended::Complete),
-                    Landed::Failed(error) => return How::Disk(error),
-                }
-            }
-            Err(error) => return endpoint_trouble(error),
-        }
-    }
-}
-
-fn endpoint_trouble(error: hub::Error) -> How {
-    match error {
-        hub::Error::RangeIgnored { .. } => How::RangeIgnored,
-        hub::Error::Busy { wait, .. } => How::Ended(Ended::Busy(wait)),
-        hub::Error::SizeChanged { .. } | hub::Error::Lacks { .. } => How::Useless(error.to_string()),
-        error if error.is_final() => How::Useless(error.to_string()),
-        error => {
-            debug!(%error, "an endpoint failed");
-            How::Ended(Ended::Failed)
-        }
-    }
 }
 
 /// Runs disk work where it may block. The error is a panic or the end of the runtime.

@@ -11,11 +11,12 @@ mod error;
 mod holders;
 mod landing;
 mod naming;
+mod ranges;
 mod select;
 mod shared;
 mod tally;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -126,8 +127,10 @@ struct Inner {
     large: Semaphore,
     /// What sources gave last, in bytes a second: where the next file begins.
     rates: Mutex<HashMap<Source, f64>>,
-    /// Sources that sent provably wrong bytes are not asked again while this daemon runs.
-    convicts: Mutex<BTreeSet<Source>>,
+    /// Sources that sent provably wrong bytes, and when.
+    convicts: Mutex<HashMap<Source, Instant>>,
+    /// What peers give for each running file, in bytes a second: together they fill the wire.
+    lan: Mutex<HashMap<Digest, f64>>,
 }
 
 impl Fetcher {
@@ -143,6 +146,7 @@ impl Fetcher {
             large: Semaphore::new(limits::LARGE_FILES_AT_ONCE),
             rates: Mutex::default(),
             convicts: Mutex::default(),
+            lan: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -375,14 +379,28 @@ impl Inner {
     /// Holds provably wrong bytes against a source.
     async fn convict(&self, source: &Source, path: &RepoPath) {
         warn!(%source, %path, "is not asked again, because it sent wrong bytes");
-        lock(&self.convicts).insert(source.clone());
+        lock(&self.convicts).insert(source.clone(), Instant::now());
         if let Source::Peer(peer) = source {
             self.swarm.strike(peer, Offence::WrongBytes).await;
         }
     }
 
     fn is_convicted(&self, source: &Source) -> bool {
-        lock(&self.convicts).contains(source)
+        let ban = match source {
+            Source::Peer(_) => limits::PEER_BAN,
+            Source::Endpoint(_) => limits::ENDPOINT_BAN,
+        };
+        lock(&self.convicts).get(source).is_some_and(|at| at.elapsed() < ban)
+    }
+
+    /// Notes what peers give for one file, and says what they give for all others.
+    fn lan_elsewhere(&self, digest: Digest, rate: Option<f64>) -> f64 {
+        let mut lan = lock(&self.lan);
+        match rate {
+            Some(rate) => lan.insert(digest, rate),
+            None => lan.remove(&digest),
+        };
+        lan.iter().filter(|(other, _)| **other != digest).map(|(_, rate)| rate).sum()
     }
 
     fn rate(&self, source: &Source) -> Option<f64> {

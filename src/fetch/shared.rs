@@ -149,10 +149,5 @@ async fn bring(task: &Task) -> Result<PathBuf, Error> {
     let _turn = turns.acquire().await.map_err(|_| Error::Interrupted)?;
     let sealed = task.run().await?;
     let (cache, place) = (inner.cache.clone(), task.place.clone());
-    blocking(move || {
-        cache.save_piece_list(&place.content, &sealed.get().pieces)?;
-        cache.publish(&place.repo, &place.commit, &place.path, sealed)
-    })
-    .await?
-    .map_err(Error::Cache)
+    blocking(move || cache.publish(&place.repo, &place.commit, &place.path, sealed)).await?.map_err(Error::Cache)
 }

@@ -10,7 +10,8 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Action, Offer, Plan, RangeId, Source};
+use super::source::SourceState;
+use super::{Action, Offer, Plan, RangeId, Running, Source};
 use crate::limits;
 
 /// Whether endpoints are to help.
@@ -30,7 +31,7 @@ impl Plan {
     pub(super) fn deal(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let wan = self.wan(now);
         if wan == Wan::FillsGaps {
-            self.call_off_wan(actions);
+            self.call_off_wan(now, actions);
         }
         // One range a round, so that a small file is spread over all before anyone gets a second.
         loop {
@@ -57,7 +58,7 @@ impl Plan {
             .sources
             .iter()
             .filter(|(_, state)| {
-                let depth = if state.offer == Offer::FromStart { 1 } else { limits::RANGES_PER_SOURCE };
+                let depth = if state.offer == Offer::FromStart { 1 } else { self.depth() };
                 state.running() < depth && state.rests_until(now).is_none()
             })
             .map(|(source, state)| (source, state.rate().unwrap_or(UNKNOWN_RATE), state.place))
@@ -69,10 +70,15 @@ impl Plan {
         idle.into_iter().map(|(source, ..)| source.clone()).collect()
     }
 
+    /// How many ranges one source gets at once: fewer for a small file.
+    fn depth(&self) -> usize {
+        ((self.cut.count() / limits::PIECES_PER_RANGE_MIN) as usize).clamp(1, limits::RANGES_PER_SOURCE)
+    }
+
     fn wan(&self, now: Instant) -> Wan {
         let peers = || {
             self.sources.iter().filter(|(source, state)| {
-                matches!(source, Source::Peer(_)) && state.rests_until(now).is_none() && state.offer != Offer::FromStart
+                matches!(source, Source::Peer(_)) && state.is_well(now) && self.gives_something(state)
             })
         };
         if peers().next().is_none() {
@@ -90,7 +96,7 @@ impl Plan {
             Some(lan) => {
                 let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
                 let nearly_done = left as f64 / lan.max(1.0) < limits::LAN_HEAD_START.as_secs_f64();
-                lan >= limits::LAN_FULL_BYTES_PER_SEC
+                lan + self.lan_elsewhere >= limits::LAN_FULL_BYTES_PER_SEC
                     || nearly_done
                     || wan_rate.is_some_and(|wan| lan >= wan * limits::LAN_OVER_WAN)
             }
@@ -99,7 +105,7 @@ impl Plan {
     }
 
     /// Ends the endpoints' running ranges after their current piece, where a peer offers the rest.
-    fn call_off_wan(&mut self, actions: &mut Vec<Action>) {
+    fn call_off_wan(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let long: Vec<(RangeId, u32)> = self
             .ranges
             .iter()
@@ -108,7 +114,7 @@ impl Plan {
                     && self.sources.get(&running.source).is_some_and(|state| state.offer != Offer::FromStart)
             })
             .map(|(id, running)| (*id, self.next_of(running) + 1, running.pieces.end))
-            .filter(|(_, keep, end)| keep < end && (*keep..*end).all(|piece| self.a_peer_offers(piece)))
+            .filter(|(_, keep, end)| keep < end && (*keep..*end).all(|piece| self.a_peer_offers(piece, now)))
             .map(|(id, keep, _)| (id, keep))
             .collect();
         for (range, end) in long {
@@ -116,8 +122,14 @@ impl Plan {
         }
     }
 
-    fn a_peer_offers(&self, piece: u32) -> bool {
-        self.sources.iter().any(|(source, state)| matches!(source, Source::Peer(_)) && state.offers(piece))
+    fn gives_something(&self, state: &SourceState) -> bool {
+        // The common case first: looking through the pieces of a large file takes a while.
+        state.offer == Offer::Whole || self.missing().any(|piece| state.offers(piece))
+    }
+
+    fn a_peer_offers(&self, piece: u32, now: Instant) -> bool {
+        let mut peers = self.sources.iter().filter(|(source, _)| matches!(source, Source::Peer(_)));
+        peers.any(|(_, state)| state.is_well(now) && state.offers(piece))
     }
 
     fn is_free(&self, piece: u32) -> bool {
@@ -132,7 +144,7 @@ impl Plan {
         }
         let gaps_only = matches!(source, Source::Endpoint(_)) && wan == Wan::FillsGaps;
         let suits =
-            |piece: u32| self.is_free(piece) && state.offers(piece) && !(gaps_only && self.a_peer_offers(piece));
+            |piece: u32| self.is_free(piece) && state.offers(piece) && !(gaps_only && self.a_peer_offers(piece, now));
         let count = self.cut.count();
         let from_wan = matches!(source, Source::Endpoint(_)) && self.wanted_next == 0;
         let wanted = if from_wan { self.wan_from } else { self.wanted_next }.min(count);
@@ -150,7 +162,7 @@ impl Plan {
             Source::Peer(_) => limits::PEER_RANGE_BYTES,
             Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
         };
-        let depth = limits::RANGES_PER_SOURCE as f64;
+        let depth = self.depth() as f64;
         let by_speed = state
             .rate()
             .map_or(limits::FIRST_RANGE_BYTES, |rate| (rate / depth * limits::RANGE_TIME.as_secs_f64()) as u64);
@@ -173,54 +185,70 @@ impl Plan {
         (!others_can && self.ranges.is_empty()).then(|| first..self.cut.count())
     }
 
-    /// Lets an idle source take over the end of the running range that would take longest, or, when
-    /// that is down to one piece and silent, fetch this piece as well.
+    /// Lets an idle source take over a part of the running range that would take longest, or, when that
+    /// is down to one piece and slow or silent, fetch this piece as well.
     fn take_over(&mut self, thief: &Source, wan: Wan, now: Instant, actions: &mut Vec<Action>) -> Option<Action> {
         let state = self.sources.get(thief)?;
         if state.offer == Offer::FromStart {
             return None;
         }
         let gaps_only = matches!(thief, Source::Endpoint(_)) && wan == Wan::FillsGaps;
-        let own = state.rate().map(|rate| rate / (state.running() + 1) as f64);
-        let mut slowest: Option<(f64, RangeId, Range<u32>, bool)> = None;
-        for (id, running) in &self.ranges {
-            let silent = now.saturating_duration_since(running.last_byte.max(running.started)) >= limits::HEDGE_AFTER;
-            if running.source == *thief || (gaps_only && !silent) {
-                continue;
-            }
-            let next = self.next_of(running);
-            // The end of the range, as far as the thief has it and it is missing.
-            let suits = |piece: &u32| !self.have.contains(*piece) && state.offers(*piece) && !self.is_doubled(*piece);
-            let start = (next..running.pieces.end).rev().take_while(suits).last();
-            let Some(start) = start else { continue };
+        let victims = self.ranges.iter().filter(|(_, running)| running.source != *thief);
+        let victims = victims.filter_map(|(id, running)| {
+            let silent = now.saturating_duration_since(running.last_byte) >= limits::HEDGE_AFTER;
+            let young = now.saturating_duration_since(running.started) < limits::HEDGE_AFTER;
             let secs = self.secs_left(running, silent);
-            if slowest.as_ref().is_none_or(|(most, ..)| secs > *most) {
-                slowest = Some((secs, *id, start..running.pieces.end, silent));
+            if gaps_only && !silent {
+                return None;
             }
-        }
-        let (secs, victim, tail, silent) = slowest?;
-        let next = self.ranges.get(&victim).map(|running| self.next_of(running))?;
-        let piece_secs = own.map_or(secs / 2.0, |own| self.secs_for(1, own));
+            Some((secs, self.loot(state, running, silent, young)?, *id, silent))
+        });
+        let (secs, loot, victim, silent) = victims.max_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
+        let own = state.rate().map(|rate| rate / (state.running() + 1) as f64);
         // What stands to be won must be worth a request.
+        let piece_secs = own.map_or(secs / 2.0, |own| self.secs_for(1, own));
         if !silent && secs < (piece_secs * 2.0).max(limits::PLAN_TICK.as_secs_f64() * 2.0) {
             return None;
         }
-        if tail.start == next && tail.len() == 1 {
-            return Some(self.open(thief, tail, now));
+        let running = self.ranges.get(&victim)?;
+        let (next, end) = (self.next_of(running), running.pieces.end);
+        if loot.start == next {
+            // A second range for a piece that is on its way; whoever has it first wins.
+            return Some(self.open(thief, loot.start..loot.start + 1, now));
         }
-        // The piece that is on its way stays with its source, unless nothing comes at all.
-        let split_from = if silent { tail.start } else { tail.start.max(next + 1) };
-        let part =
-            if silent { 1.0 } else { secs / (secs + self.secs_for(tail.len() as u32, own.unwrap_or(UNKNOWN_RATE))) };
-        let give = ((f64::from(tail.end - split_from) * part).ceil() as u32).clamp(1, self.range_limit(thief));
-        let mid = tail.end.saturating_sub(give).max(split_from);
-        if mid >= tail.end {
-            return None;
+        let part = match own {
+            _ if silent => 1.0,
+            Some(own) => secs / (secs + self.secs_for(end - next, own)),
+            None => 0.5,
+        };
+        let count = loot.end - loot.start;
+        let give = ((f64::from(count) * part).ceil() as u32).clamp(1, self.range_limit(thief));
+        // From the end of the range its end is taken; out of its middle, the first pieces, and what lies
+        // behind them is free again.
+        let mine = if loot.end == end {
+            loot.end.saturating_sub(give).max(loot.start)..loot.end
+        } else {
+            loot.start..loot.start + give.min(count)
+        };
+        actions.extend(self.shorten(victim, mine.start));
+        Some(self.open(thief, mine, now))
+    }
+
+    /// What a source could take over of a running range: the run of pieces at its end that the source
+    /// has, or else the first run in it. The piece that is on its way stays, unless nothing comes.
+    fn loot(&self, thief: &SourceState, running: &Running, silent: bool, young: bool) -> Option<Range<u32>> {
+        let next = self.next_of(running);
+        let end = running.pieces.end;
+        let suits = |piece: u32| !self.have.contains(piece) && thief.offers(piece) && !self.is_doubled(piece);
+        let from = next + 1;
+        if let Some(start) = (from..end).rev().take_while(|piece| suits(*piece)).last() {
+            return Some(start..end);
         }
-        if mid > next {
-            actions.extend(self.shorten(victim, mid));
+        if let Some(start) = (from..end).find(|piece| suits(*piece)) {
+            let stop = (start..end).find(|piece| !suits(*piece)).unwrap_or(end);
+            return Some(start..stop);
         }
-        Some(self.open(thief, mid..tail.end, now))
+        ((silent || !young) && next < end && suits(next)).then_some(next..next + 1)
     }
 
     fn range_limit(&self, source: &Source) -> u32 {
@@ -236,14 +264,15 @@ impl Plan {
     }
 
     /// How long a running range will take at its source's speed; a silent one takes for ever.
-    fn secs_left(&self, running: &super::Running, silent: bool) -> f64 {
+    fn secs_left(&self, running: &Running, silent: bool) -> f64 {
         if silent {
             return f64::MAX;
         }
         let Some(state) = self.sources.get(&running.source) else { return f64::MAX };
-        let left = running.pieces.end.saturating_sub(self.next_of(running));
+        let bytes = self.cut.bytes(&running.pieces);
+        let left = (bytes.end - bytes.start).saturating_sub(running.received);
         let rate = state.rate().unwrap_or(UNKNOWN_RATE) / state.running().max(1) as f64;
-        self.secs_for(left, rate)
+        left as f64 / rate.max(1.0)
     }
 
     fn secs_for(&self, pieces: u32, rate: f64) -> f64 {

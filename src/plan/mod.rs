@@ -60,7 +60,7 @@ pub enum Offer {
 }
 
 /// One range that was asked for; numbers are never used twice within a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RangeId(u64);
 
 /// How a range came to its end.
@@ -88,8 +88,13 @@ pub enum Event {
     Piece(u32),
     /// A piece of a range is not what it should be; it is fetched anew.
     Refused { range: RangeId, piece: u32 },
-    /// Pieces are not to be asked of a source: what it gave for them is in doubt.
+    /// Pieces are not to be asked of a source, whether it has joined or not: what it gave for them is in
+    /// doubt.
     Doubted { source: Source, pieces: Vec<u32> },
+    /// There is nobody else, so everybody may be asked for everything again.
+    Pardoned,
+    /// What peers give for other files at this time, in bytes a second: the wire is shared.
+    LanElsewhere(f64),
     /// Pieces that were complete are not any more: the file is being repaired.
     Reopened(Vec<u32>),
     /// A range is over.
@@ -147,6 +152,8 @@ pub struct Plan {
     covered: Vec<u8>,
     sources: BTreeMap<Source, SourceState>,
     ranges: BTreeMap<RangeId, Running>,
+    barred: BTreeMap<Source, Vec<u32>>,
+    lan_elsewhere: f64,
     next_range: u64,
     wanted_next: u32,
     wan_from: u32,
@@ -156,13 +163,21 @@ pub struct Plan {
 impl Plan {
     /// A plan for a file of which `have` is there already.
     pub fn new(cut: Cut, have: PieceSet, now: Instant) -> Self {
+        Self::after(RangeId(0), cut, have, now)
+    }
+
+    /// A plan that goes on where another ended: its ranges are numbered from `range` on, so that a late
+    /// byte of an old range is not taken for one of a new range.
+    pub fn after(range: RangeId, cut: Cut, have: PieceSet, now: Instant) -> Self {
         Self {
             cut,
             covered: vec![0; cut.count() as usize],
             have,
             sources: BTreeMap::new(),
             ranges: BTreeMap::new(),
-            next_range: 0,
+            barred: BTreeMap::new(),
+            lan_elsewhere: 0.0,
+            next_range: range.0,
             wanted_next: 0,
             wan_from: 0,
             started: now,
@@ -178,8 +193,9 @@ impl Plan {
                 match self.sources.get_mut(&source) {
                     Some(state) => state.offer = offer,
                     None => {
-                        let place = self.sources.len();
-                        self.sources.insert(source, SourceState::new(offer, rate, place));
+                        let mut state = SourceState::new(offer, rate, self.sources.len());
+                        self.barred.get(&source).into_iter().flatten().for_each(|piece| state.refuse(*piece));
+                        self.sources.insert(source, state);
                     }
                 }
             }
@@ -224,9 +240,15 @@ impl Plan {
             }
             Event::Doubted { source, pieces } => {
                 if let Some(state) = self.sources.get_mut(&source) {
-                    pieces.into_iter().for_each(|piece| state.refuse(piece));
+                    pieces.iter().for_each(|piece| state.refuse(*piece));
                 }
+                self.barred.entry(source).or_default().extend(pieces);
             }
+            Event::Pardoned => {
+                self.barred.clear();
+                self.sources.values_mut().for_each(SourceState::pardon);
+            }
+            Event::LanElsewhere(rate) => self.lan_elsewhere = rate,
             Event::Reopened(pieces) => {
                 for piece in pieces {
                     self.have.remove(piece);
@@ -270,6 +292,17 @@ impl Plan {
     /// The pieces that are there.
     pub fn have(&self) -> &PieceSet {
         &self.have
+    }
+
+    /// The number that the next range would get.
+    pub fn next_range(&self) -> RangeId {
+        RangeId(self.next_range)
+    }
+
+    /// What the peers give for this file, in bytes a second, as far as it was measured.
+    pub fn lan_rate(&self) -> Option<f64> {
+        let peers = self.sources.iter().filter(|(source, _)| matches!(source, Source::Peer(_)));
+        peers.filter(|(_, state)| state.running() > 0).filter_map(|(_, state)| state.rate()).reduce(|a, b| a + b)
     }
 
     /// How many sources are bringing pieces now: peers, and endpoints.
@@ -354,7 +387,7 @@ impl Plan {
         let Some(state) = self.sources.get_mut(&running.source) else { return };
         match how {
             Ended::Complete => state.succeeded(),
-            Ended::Busy(wait) => state.rest(now, *wait),
+            Ended::Busy(wait) => state.busy(now, *wait),
             Ended::Failed => state.failed(now),
         }
     }
@@ -367,6 +400,9 @@ impl Plan {
             .filter(|(_, running)| {
                 let patience = match running.source {
                     Source::Peer(_) => limits::PEER_STALL,
+                    // It may wait for its turn at the endpoint, where others' ranges come first; how long
+                    // the endpoint itself may keep silent is the Hub's room to say.
+                    Source::Endpoint(_) if running.received == 0 => limits::ENDPOINT_TURN,
                     Source::Endpoint(_) => limits::ENDPOINT_STALL,
                 };
                 // One stream may wait behind the others of its source, so a source that is giving

@@ -13,6 +13,20 @@ use crate::limits;
 /// two seconds.
 const NEWEST_WEIGHT: f64 = 0.3;
 
+/// Why a source is left alone until a certain time.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    until: Instant,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is alive and asked for it.
+    Busy,
+    Failed,
+}
+
 #[derive(Debug)]
 pub(super) struct SourceState {
     pub(super) offer: Offer,
@@ -26,7 +40,7 @@ pub(super) struct SourceState {
     window: Option<(u64, Instant)>,
     running: usize,
     failures: u32,
-    rests_until: Option<Instant>,
+    rest: Option<Rest>,
     last_byte: Option<Instant>,
 }
 
@@ -40,7 +54,7 @@ impl SourceState {
             window: None,
             running: 0,
             failures: 0,
-            rests_until: None,
+            rest: None,
             last_byte: None,
         }
     }
@@ -59,6 +73,15 @@ impl SourceState {
         self.refused.insert(piece);
     }
 
+    pub(super) fn pardon(&mut self) {
+        self.refused.clear();
+    }
+
+    /// Whether it can be counted on: not failed, though it may be busy for a moment.
+    pub(super) fn is_well(&self, now: Instant) -> bool {
+        self.rest.is_none_or(|rest| rest.until <= now || rest.why == Why::Busy)
+    }
+
     /// Bytes a second, as far as it was measured.
     pub(super) fn rate(&self) -> Option<f64> {
         self.rate
@@ -70,7 +93,7 @@ impl SourceState {
 
     /// When the source may be asked again, if it is resting now.
     pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
-        self.rests_until.filter(|until| *until > now)
+        self.rest.map(|rest| rest.until).filter(|until| *until > now)
     }
 
     /// How long nothing has come from it.
@@ -115,11 +138,18 @@ impl SourceState {
     pub(super) fn failed(&mut self, now: Instant) {
         let wait = limits::SOURCE_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(limits::SOURCE_BACKOFF_MAX);
         self.failures += 1;
-        self.rest(now, wait);
+        self.rest_for(now, wait, Why::Failed);
     }
 
-    pub(super) fn rest(&mut self, now: Instant, wait: Duration) {
+    pub(super) fn busy(&mut self, now: Instant, wait: Duration) {
+        self.rest_for(now, wait, Why::Busy);
+    }
+
+    fn rest_for(&mut self, now: Instant, wait: Duration, why: Why) {
         let until = now + wait;
-        self.rests_until = Some(self.rests_until.map_or(until, |old| old.max(until)));
+        let longer = self.rest.is_none_or(|old| old.until < until);
+        if longer {
+            self.rest = Some(Rest { until, why });
+        }
     }
 }

@@ -184,6 +184,43 @@ fn the_last_pieces_are_not_left_to_the_slowest() {
 }
 
 #[test]
+fn a_small_file_is_asked_of_one_source_only() {
+    for sources in [[hub(0), hub(1)], [peer(0), peer(1)]] {
+        let lines: Vec<_> = sources.into_iter().map(|source| (source, Line::of(0.5))).collect();
+        let outcome = simulate(10_000, &lines);
+        assert!(outcome.done);
+        assert_eq!(outcome.total(), 10_000);
+    }
+}
+
+#[test]
+fn doubted_pieces_come_from_somebody_else_even_if_that_one_joins_later() {
+    let cut = Cut::new(2 * MIB);
+    let now = Instant::now();
+    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
+    plan.step(Event::Doubted { source: peer(0), pieces: vec![0, 1] }, now);
+    let asked = plan.step(Event::Joined { source: peer(0), offer: Offer::Whole, rate: None }, now);
+    assert!(asked.is_empty(), "{asked:?}");
+    assert_eq!(plan.outlook(now), Outlook::NoSource);
+    let asked = plan.step(Event::Pardoned, now);
+    assert!(matches!(asked.as_slice(), [Action::Ask { pieces, .. }] if *pieces == (0..2)), "{asked:?}");
+}
+
+#[test]
+fn a_peer_with_a_part_in_the_middle_takes_it_over_from_the_hub() {
+    let cut = Cut::new(64 * MIB);
+    let mut middle = PieceSet::none(cut.count());
+    (20..40).for_each(|piece| {
+        middle.insert(piece);
+    });
+    let late = Line { has: Some(middle), ..Line::of(20.0) };
+    let outcome = simulate(64 * MIB, &[(hub(0), Line::of(2.0)), (peer(0), late)]);
+    assert!(outcome.done);
+    let from_peer = outcome.from(&peer(0)) / MIB as f64;
+    assert!((18.0..21.0).contains(&from_peer), "{from_peer} MiB from the peer");
+}
+
+#[test]
 fn with_no_source_left_the_plan_says_so() {
     let cut = Cut::new(4 * MIB);
     let now = Instant::now();

@@ -1,0 +1,117 @@
+//! Ranges: one request to one source, from the first byte to how it ended.
+//!
+//! Knows how peers and endpoints are asked, and what each of their failures means for the download.
+//! Does not know what is asked next.
+//! Invariant: every byte that comes goes through the range's `Arrival`, which counts it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::Inner;
+use super::landing::{Arrival, Landed, lock};
+use crate::config::Access;
+use crate::hub::{self, Place, Reading};
+use crate::names::PeerId;
+use crate::plan::Ended;
+use crate::swarm::{Sink, Verdict};
+use crate::wire::PieceRequest;
+
+/// How a range ended.
+pub(super) enum How {
+    Ended(Ended),
+    /// The peer does not have these pieces any more; when asked next it may have others.
+    Gone,
+    /// The source cannot give this file at all.
+    Useless(String),
+    /// The endpoint sends whole files only.
+    RangeIgnored,
+    /// Our own disk.
+    Disk(crate::partial::Error),
+}
+
+/// Lands what a peer sends.
+struct PeerSink {
+    arrival: Arrival,
+    disk: Arc<std::sync::Mutex<Option<crate::partial::Error>>>,
+}
+
+impl Sink for PeerSink {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Verdict {
+        match self.arrival.take(offset, bytes) {
+            Landed::Go => Verdict::Go,
+            Landed::Enough => Verdict::Enough,
+            Landed::Failed(error) => {
+                let shown = std::io::Error::other(error.to_string());
+                *lock(&self.disk) = Some(error);
+                Verdict::Failed(shown)
+            }
+        }
+    }
+}
+
+pub(super) async fn from_peer(inner: &Inner, peer: &PeerId, request: PieceRequest, arrival: Arrival) -> How {
+    use crate::swarm::Error as E;
+    let disk = Arc::default();
+    let sink = Box::new(PeerSink { arrival, disk: Arc::clone(&disk) });
+    match inner.swarm.pieces(peer, request, sink).await {
+        Ok(_) => How::Ended(Ended::Complete),
+        Err(E::Busy { retry }) => How::Ended(Ended::Busy(retry)),
+        Err(E::Missing) => How::Gone,
+        Err(E::Sink(error)) => match lock(&disk).take() {
+            Some(error) => How::Disk(error),
+            None => How::Useless(error.to_string()),
+        },
+        Err(error @ (E::BadMessage { .. } | E::Unsupported | E::Stopped)) => How::Useless(error.to_string()),
+        Err(error) => {
+            debug!(%peer, %error, "a transfer failed");
+            How::Ended(Ended::Failed)
+        }
+    }
+}
+
+pub(super) async fn from_endpoint(
+    inner: &Inner,
+    access: &Access,
+    url: &str,
+    place: &Place,
+    bytes: Range<u64>,
+    reading: Reading,
+    mut arrival: Arrival,
+) -> How {
+    let Some(endpoint) = access.endpoints.iter().find(|endpoint| endpoint.url == url) else {
+        return How::Useless("is no endpoint any more".to_owned());
+    };
+    let mut body = match inner.hub.range(access, endpoint, place, bytes, reading).await {
+        Ok(body) => body,
+        Err(error) => return endpoint_trouble(error),
+    };
+    loop {
+        match body.next().await {
+            Ok(None) => return How::Ended(Ended::Complete),
+            Ok(Some((offset, bytes))) => {
+                // A write to a slow disk must not hold up the other tasks of this worker.
+                match tokio::task::block_in_place(|| arrival.take(offset, &bytes)) {
+                    Landed::Go => {}
+                    Landed::Enough => return How::Ended(Ended::Complete),
+                    Landed::Failed(error) => return How::Disk(error),
+                }
+            }
+            Err(error) => return endpoint_trouble(error),
+        }
+    }
+}
+
+fn endpoint_trouble(error: hub::Error) -> How {
+    match error {
+        hub::Error::RangeIgnored { .. } => How::RangeIgnored,
+        hub::Error::Busy { wait, .. } => How::Ended(Ended::Busy(wait)),
+        hub::Error::SizeChanged { .. } | hub::Error::Lacks { .. } => How::Useless(error.to_string()),
+        error if error.is_final() => How::Useless(error.to_string()),
+        error => {
+            debug!(%error, "an endpoint failed");
+            How::Ended(Ended::Failed)
+        }
+    }
+}
