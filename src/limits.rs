@@ -388,7 +388,7 @@ pub const HOLDERS_KEPT: Duration = Duration::from_secs(60);
 pub const PEER_ANSWER: Duration = Duration::from_secs(3);
 /// How long a download goes on without one byte from anybody before it is given up. What is there
 /// stays, and the next `model add` goes on from it.
-pub const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+pub const FETCH_PATIENCE: Duration = Duration::from_secs(30);
 /// The same, when sources are there and ask to be left alone for a while: a peer that hashes a large
 /// file before it shares it, a Hub that counts requests.
 pub const BUSY_PATIENCE: Duration = Duration::from_secs(600);
