@@ -27,7 +27,8 @@ pub enum Error {
     /// No answer, or no further byte, in time.
     #[error("the peer did not answer in time")]
     Timeout,
-    /// The peer sent what no version sends.
+    /// The peer sent what no version sends. The swarm has held that against it before the caller hears of
+    /// it, and even if the caller left: one who strikes too counts one fault twice, and bans too early.
     #[error("the peer broke the protocol: {why}")]
     BadMessage { why: &'static str },
     /// We asked for something that no peer may be asked for.

@@ -111,7 +111,8 @@ impl Task {
         Some(Asker { peer: peer.clone(), paired: self.book.is_paired(peer) })
     }
 
-    /// Holds a malformed answer against its sender.
+    /// Holds a malformed answer against its sender: here and nowhere else, because only here is it seen
+    /// exactly once, whether or not its caller still waits.
     fn blame(&mut self, peer: &libp2p::PeerId, error: Option<&Error>, now: Instant) {
         if let (Some(Error::BadMessage { why }), Some(peer)) = (error, address::named(peer)) {
             tracing::warn!(%peer, why, "a peer broke the protocol");
