@@ -34,6 +34,10 @@ impl<T> Calls<T> {
     }
 
     /// Whether the peer may be asked one thing more.
+    ///
+    /// What has no room is `Busy` at once and does not queue here: a request in a queue looks like one
+    /// under way that moves no byte, so its caller would take the peer for stuck. Whoever asks can give a
+    /// request that is busy to another source, or ask for something else first.
     pub(super) fn has_room(&self, peer: &PeerId) -> bool {
         self.waiting.values().filter(|waiting| waiting.peer == *peer).count() < limits::REQUESTS_PER_PEER_MAX
     }

@@ -15,7 +15,8 @@ pub enum Error {
     /// The peer is not connected, or the connection or the stream ended before the answer did.
     #[error("the peer is gone")]
     Gone,
-    /// The peer, or our own share of it, has too much to do. Ask again after the time.
+    /// The peer has too much to do, or we have `REQUESTS_PER_PEER_MAX` requests of the kind open with it
+    /// already. That is no fault of the peer. Ask again after the time.
     #[error("the peer is busy")]
     Busy { retry: Duration },
     /// The peer does not hold what was asked for.
