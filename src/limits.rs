@@ -90,6 +90,9 @@ pub const AGENT_BYTES_MAX: usize = 128;
 pub const PORT_DEFAULT: u16 = 9009;
 /// Bytes between a file and a stream are moved in blocks of this size: the cheapest one measured.
 pub const BLOCK_BYTES: usize = 256 << 10;
+/// A block that a slow line has begun is handed on after this time, full or not: whoever waits for the
+/// bytes judges the peer by them, so this is far below `PEER_STALL`.
+pub const BLOCK_WAIT: Duration = Duration::from_millis(500);
 /// Blocks start at an address that is a multiple of this; unaligned ones cost the kernel twice the time.
 pub const BLOCK_ALIGN: usize = 4_096;
 /// One yamux frame of this size fills one noise message: 64,511 bytes less the frame's 12.

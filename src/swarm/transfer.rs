@@ -2,7 +2,8 @@
 //!
 //! Knows streams, files and sinks. Does not know which file it is, or who asks.
 //! Invariant: bytes are moved block by block, so a transfer of any size takes one block of memory at either
-//! end; and every byte that is counted was given to the sink.
+//! end; every byte that is counted was given to the sink; and no byte that came is kept from it for longer
+//! than `BLOCK_WAIT`.
 //!
 //! This runs on the connection's own task, which is slowed down by a slow disk and then reads no more from
 //! the peer. That is wanted: a reader that runs ahead of its disk fills memory and gains nothing.
@@ -11,7 +12,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
@@ -199,22 +200,32 @@ async fn take(io: &mut (impl AsyncRead + Unpin + Send), wanted: Wanted) -> Resul
     }
 }
 
-/// Fills a place with bytes from the stream. Says how many came, and why that is not all.
+/// Fills a place with bytes from the stream, but for no longer than `BLOCK_WAIT` from the first one on.
+/// Says how many came, and why the transfer ends, if it does.
+///
+/// What is handed on early ends anywhere in a page. Only a slow line pays for that, one odd write in half
+/// a second, and `step` makes the next block end where blocks should.
 async fn fill(
     io: &mut (impl AsyncRead + Unpin + Send),
     place: &mut [u8],
     cancelled: &mut oneshot::Receiver<()>,
 ) -> (usize, Option<Error>) {
     let mut filled = 0;
+    let mut begun: Option<Instant> = None;
     while let Some(rest) = place.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let patience = begun.map_or(limits::PIECES_STALL, |begun| limits::BLOCK_WAIT.saturating_sub(begun.elapsed()));
         let read = tokio::select! {
             biased;
             _ = &mut *cancelled => return (filled, Some(Error::Stopped)),
-            read = timeout(limits::PIECES_STALL, io.read(rest)) => read,
+            read = timeout(patience, io.read(rest)) => read,
         };
         match read {
-            Ok(Ok(len)) if len > 0 => filled += len,
+            Ok(Ok(len)) if len > 0 => {
+                filled += len;
+                begun.get_or_insert_with(Instant::now);
+            }
             Ok(_) => return (filled, Some(Error::Gone)),
+            Err(_) if filled > 0 => return (filled, None),
             Err(_) => return (filled, Some(Error::Timeout)),
         }
     }
@@ -225,11 +236,15 @@ async fn fill(
 mod tests {
     use super::*;
     use futures::io::Cursor;
+    use futures::{StreamExt, TryStreamExt};
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
     struct Kept {
         bytes: Arc<Mutex<Vec<u8>>>,
+        /// Where each write ended.
+        ends: Arc<Mutex<Vec<u64>>>,
+        more: Arc<tokio::sync::Notify>,
         enough_at: Option<usize>,
     }
 
@@ -240,6 +255,8 @@ mod tests {
             assert!(bytes.len() <= limits::BLOCK_BYTES);
             assert_eq!(bytes.as_ptr().align_offset(limits::BLOCK_ALIGN), 0);
             kept.extend_from_slice(bytes);
+            self.ends.lock().unwrap().push(offset + bytes.len() as u64);
+            self.more.notify_one();
             if self.enough_at.is_some_and(|enough| kept.len() >= enough) { Verdict::Enough } else { Verdict::Go }
         }
     }
@@ -295,6 +312,39 @@ mod tests {
             let came = cut.saturating_sub(header);
             assert_eq!(*kept.bytes.lock().unwrap(), wanted_bytes()[..came], "cut at {cut}");
         }
+    }
+
+    /// A line that carries the next part only when all parts before it were taken.
+    fn patient_line(parts: Vec<Vec<u8>>, kept: &Kept) -> impl AsyncRead + Unpin + Send + use<> {
+        let (kept, mut sent) = (kept.clone(), 0);
+        let parts = futures::stream::iter(parts).then(move |part| {
+            let (kept, wanted) = (kept.clone(), sent);
+            sent += part.len();
+            async move {
+                while kept.bytes.lock().unwrap().len() < wanted {
+                    kept.more.notified().await;
+                }
+                Ok::<_, io::Error>(part)
+            }
+        });
+        Box::pin(parts).into_async_read()
+    }
+
+    #[tokio::test]
+    async fn on_a_slow_line_the_sink_gets_what_came_before_a_block_is_full() {
+        let whole = served().await;
+        let (header, body) = whole.split_at(whole.len() - LEN as usize);
+        let (kept, (_keep, cancelled)) = (Kept::default(), oneshot::channel());
+        let wanted = Wanted { request: request(), sink: Box::new(kept.clone()), cancelled };
+        let mut parts: Vec<Vec<u8>> = body[..30_000].chunks(10_000).map(<[u8]>::to_vec).collect();
+        parts.push(body[30_000..].to_vec());
+        let mut line = Cursor::new(header).chain(patient_line(parts, &kept));
+        assert_eq!(take(&mut line, wanted).await.unwrap(), LEN);
+        assert_eq!(*kept.bytes.lock().unwrap(), wanted_bytes());
+        // Behind the slow parts, blocks end again where they should.
+        let ends = kept.ends.lock().unwrap();
+        assert_eq!(ends[..3], [START + 10_000, START + 20_000, START + 30_000]);
+        assert!(ends[3..ends.len() - 1].iter().all(|end| end % limits::BLOCK_BYTES as u64 == 0), "{ends:?}");
     }
 
     #[tokio::test]
