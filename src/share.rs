@@ -308,6 +308,12 @@ impl Inner {
 }
 
 /// A stretch of an unfinished file, if all of it is proven.
+///
+/// It is proven now, but not for as long as it is being sent: when a finished file turns out wrong, its
+/// pieces are forgotten and fetched anew into the same file, and a transfer that began before sends a mix
+/// of both. Its receiver takes no piece that does not match its digest, or else the whole file's. To look
+/// again before each block would need the partial's lock beside the network and leave the same gap,
+/// smaller.
 fn stretch(partial: &Partial, request: PieceRequest) -> Result<Body, Refusal> {
     let cut = partial.cut();
     let last = request.start.saturating_add(request.len).saturating_sub(1);
