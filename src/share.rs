@@ -253,10 +253,11 @@ impl Inner {
         if from.paired {
             return true;
         }
-        // An add notes the same for all files of a repo, so the first file that was noted tells.
+        // A repo that went private keeps files from the time when it was public, noted as that. Whoever got
+        // the new commit noted its files as restricted, so one such file hides the whole commit.
         let tree = self.cache.read_tree(repo, commit).unwrap_or_default();
-        let first = tree.iter().find_map(|(_, content)| self.cache.visibility(&content.digest, repo));
-        first == Some(Visibility::Public)
+        let mut noted = tree.iter().filter_map(|(_, content)| self.cache.visibility(&content.digest, repo)).peekable();
+        noted.peek().is_some() && noted.all(|to| to == Visibility::Public)
     }
 
     async fn resolve(self: &Arc<Self>, from: Asker, repo: Repo, revision: Revision) -> Answer {
