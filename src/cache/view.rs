@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folder::{Folder, first_hop};
-use super::{Cache, Refs, trees};
+use super::{Cache, Held, Refs, trees};
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath};
 use crate::tree::{Content, Tree};
@@ -129,10 +129,32 @@ impl Cache {
         files
     }
 
-    /// Where a file of a commit lies, if it is here: the absolute path in the snapshot.
-    pub fn local_path(&self, repo: &Repo, commit: &Commit, path: &RepoPath) -> Option<PathBuf> {
-        let place = Folder::new(&self.0, repo).file(commit, path);
-        real_len(&place).map(|_| place)
+    /// Which of these files of a commit are here, in their order: the absolute paths in the snapshot.
+    ///
+    /// A file counts when it is that content as far as is known: it has the size, nobody found it damaged,
+    /// and its blob's name says so. A file without a blob has no name; then it was verified as this
+    /// content, or the commit's tree says so.
+    pub fn here(&self, repo: &Repo, commit: &Commit, files: &[(RepoPath, Content)]) -> Vec<Option<PathBuf>> {
+        let folder = Folder::new(&self.0, repo);
+        let blobs = folder.blobs();
+        let mut tree: Option<Tree> = None;
+        let mut one = |path: &RepoPath, content: &Content| {
+            let at = folder.file(commit, path);
+            let kind = fs::symlink_metadata(&at).ok()?.file_type();
+            let kind = if kind.is_symlink() { Kind::Link } else { Kind::File };
+            let held = self.0.at(content, at.clone())?;
+            let entry = Entry { path: path.clone(), at, kind };
+            let is_it = match kind {
+                Kind::Link => entry.blob(&blobs)?.parse() == Ok(content.digest),
+                Kind::File if matches!(held, Held::Verified(_)) => true,
+                Kind::File => {
+                    let tree = tree.get_or_insert_with(|| self.read_tree(repo, commit).unwrap_or_default());
+                    tree.get(path) == Some(*content)
+                }
+            };
+            is_it.then_some(entry.at)
+        };
+        files.iter().map(|(path, content)| one(path, content)).collect()
     }
 }
 

@@ -331,14 +331,15 @@ impl Inner {
     ) -> Result<(Vec<FileDone>, Vec<(RepoPath, Content)>), Error> {
         let (cache, repo, commit, files) = (self.cache.clone(), order.repo.clone(), commit.clone(), files.to_vec());
         blocking(move || {
+            let places = cache.here(&repo, &commit, &files);
             let mut here = Vec::new();
             let mut missing = Vec::new();
-            for (path, content) in files {
-                match cache.local_path(&repo, &commit, &path) {
-                    Some(local_path) if std::fs::metadata(&local_path).is_ok_and(|meta| meta.len() == content.size) => {
+            for ((path, content), place) in files.into_iter().zip(places) {
+                match place {
+                    Some(local_path) => {
                         here.push(FileDone { path, content, local_path, tally: None, cached: true, seconds: 0.0 });
                     }
-                    _ => missing.push((path, content)),
+                    None => missing.push((path, content)),
                 }
             }
             (here, missing)

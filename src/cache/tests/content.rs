@@ -13,8 +13,8 @@ fn a_published_file_lies_where_other_tools_look() {
     assert!(fs::symlink_metadata(scene.folder("a").join(blob)).unwrap().is_file());
     assert_eq!(names(&scene.folder("a").join(".hffs")), [] as [String; 0]);
     assert_eq!(names(&scene.hub("")), ["CACHEDIR.TAG", "models--org--a"]);
-    assert_eq!(scene.cache.local_path(&repo("a"), &commit('c'), &path("sub/a b+c.bin")), Some(shown));
-    assert_eq!(scene.cache.local_path(&repo("a"), &commit('d'), &path("sub/a b+c.bin")), None);
+    assert_eq!(scene.shows("a", 'c', "sub/a b+c.bin", sha256(b"hello")), Some(shown));
+    assert_eq!(scene.shows("a", 'd', "sub/a b+c.bin", sha256(b"hello")), None);
     assert!(scene.cache.added_by_hffs(&repo("a"), &commit('c'), &path("sub/a b+c.bin")));
 }
 
@@ -150,7 +150,36 @@ fn a_sealed_file_that_somebody_swapped_is_not_published() {
     fs::write(&at, b"evil!").unwrap();
     let error = scene.cache.publish(&repo("a"), &commit('c'), &path("x"), sealed).unwrap_err();
     assert!(matches!(error, Error::Changed { .. }));
-    assert_eq!(scene.cache.local_path(&repo("a"), &commit('c'), &path("x")), None);
+    assert_eq!(scene.shows("a", 'c', "x", sha256(b"hello")), None);
+}
+
+#[test]
+fn a_file_at_its_place_counts_only_as_the_content_that_it_is() {
+    let scene = scene();
+    scene.add("a", 'c', "x", b"hello");
+    assert!(scene.shows("a", 'c', "x", sha256(b"hello")).is_some());
+    assert_eq!(scene.shows("a", 'c', "x", sha256(b"other")), None, "another content of the same size");
+    let content = sha256(b"what another tool brought");
+    scene.foreign("a", 'c', "y", content, b"what another tool spoilt ");
+    assert!(scene.shows("a", 'c', "y", content).is_some(), "nobody has hashed it");
+    let Some(Held::Unverified(unverified)) = scene.find(&content) else { panic!("it was not verified") };
+    scene.cache.verify(&unverified).unwrap_err();
+    assert_eq!(scene.shows("a", 'c', "y", content), None, "it is known to be damaged");
+}
+
+#[test]
+fn a_file_without_a_blob_counts_by_the_ledger_or_the_commits_tree() {
+    let scene = scene();
+    let [mine, foreign] = [sha256(b"mine"), sha256(b"foreign")];
+    scene.cache.0.symlinks.set(folder::Symlinks::No).unwrap();
+    let shown = scene.add("a", 'c', "x", b"mine");
+    fs::write(shown.with_file_name("y"), b"foreign").unwrap();
+    assert!(scene.shows("a", 'c', "x", mine).is_some());
+    assert_eq!(scene.shows("a", 'c', "y", foreign), None, "nothing tells what it is");
+    let mut tree = Tree::default();
+    tree.insert(path("y"), foreign).unwrap();
+    scene.cache.write_tree(&repo("a"), &commit('c'), &tree).unwrap();
+    assert!(scene.shows("a", 'c', "y", foreign).is_some());
 }
 
 #[test]

@@ -112,6 +112,11 @@ impl Scene {
         std::os::unix::fs::symlink(format!("{up}blobs/{}", content.digest), shown).unwrap();
     }
 
+    /// Where a file of a commit is, if it is this content.
+    fn shows(&self, name: &str, of: char, file: &str, content: Content) -> Option<PathBuf> {
+        self.cache.here(&repo(name), &commit(of), &[(path(file), content)]).remove(0)
+    }
+
     fn find(&self, content: &Content) -> Option<Held> {
         // A miss in the pause between two scans would tell nothing.
         self.cache.0.index().scanned = None;

@@ -67,7 +67,7 @@ fn removing_frees_only_what_nothing_else_refers_to() {
     assert_eq!(scene.cache.repos()[0].refs, [(rev("main"), commit('d'))].into());
     assert_eq!(scene.cache.repos()[0].commits, [commit('d')]);
     assert_eq!(names(&scene.folder("a").join("trees")), [] as [String; 0]);
-    assert!(scene.cache.local_path(&repo("a"), &commit('d'), &path("x")).is_some());
+    assert!(scene.shows("a", 'd', "x", sha256(b"hello")).is_some());
     let removed = scene.cache.remove(&repo("a"), None, Some(&rev(commit('d').as_str()))).unwrap();
     assert_eq!((removed.removed.len(), removed.freed), (1, 5));
     assert!(!scene.folder("a").exists());
@@ -87,7 +87,7 @@ fn removing_what_is_not_there_removes_nothing() {
     let error = remove("a", Some(&[path("x"), path("y")]), None);
     assert!(matches!(&error, Error::NoFile { path: file, .. } if *file == path("y")));
     assert!(error.hint().is_some());
-    assert!(scene.cache.local_path(&repo("a"), &commit('c'), &path("x")).is_some());
+    assert!(scene.shows("a", 'c', "x", sha256(b"hello")).is_some());
 }
 
 #[test]
@@ -179,7 +179,7 @@ proptest! {
                 scene.cache.remove(&repo("a"), Some(&[path(&name)]), Some(&rev(commit(of).as_str()))).unwrap();
             }
             for ((of, name), content) in &there {
-                let shown = scene.cache.local_path(&repo("a"), &commit(*of), &path(name)).unwrap();
+                let shown = scene.shows("a", *of, name, sha256(&[*content; 9])).unwrap();
                 prop_assert_eq!(fs::read(shown).unwrap(), [*content; 9]);
             }
             let needed: BTreeSet<String> = there.values().map(|content| sha256(&[*content; 9]).digest.to_string()).collect();
