@@ -176,13 +176,36 @@ impl Wishes {
         })
     }
 
-    /// These wishes, and where they say nothing, the others.
-    pub fn or(self, others: &Wishes) -> Wishes {
+    /// These wishes, and where they say nothing, those of the daemon.
+    ///
+    /// The daemon's token was meant for the daemon's Hub. It is taken over only where that is the Hub of
+    /// these wishes too, by whatever of variable, settings and default each of them comes to name it.
+    pub fn or(self, daemon: &Wishes, settings: &Settings) -> Wishes {
+        let same_hub = self.endpoint.is_none() || self.endpoint == daemon.hub(settings);
         Wishes {
-            endpoint: self.endpoint.or_else(|| others.endpoint.clone()),
-            token: self.token.or_else(|| others.token.clone()),
-            offline: self.offline.or(others.offline),
-            proxies: self.proxies.or_else(|| others.proxies.clone()),
+            token: self.token.or_else(|| daemon.token.clone().filter(|_| same_hub)),
+            endpoint: self.endpoint.or_else(|| daemon.endpoint.clone()),
+            offline: self.offline.or(daemon.offline),
+            proxies: self.proxies.or_else(|| daemon.proxies.clone()),
+        }
+    }
+
+    /// The URL of the endpoint that gets the token, if any does.
+    fn hub(&self, settings: &Settings) -> Option<String> {
+        let endpoints = Access::from_wishes(self.clone(), settings).endpoints;
+        endpoints.into_iter().find(|endpoint| endpoint.role == Role::Hub).map(|endpoint| endpoint.url)
+    }
+
+    /// What of these wishes may be written to disk: no token, and no proxies if one of them has a login.
+    /// That no token is to be sent is no secret, and stays.
+    pub fn without_secrets(self) -> Wishes {
+        let has_login = |proxies: &Proxies| {
+            [&proxies.http, &proxies.https, &proxies.all].into_iter().flatten().any(|url| url.contains('@'))
+        };
+        Wishes {
+            token: self.token.filter(|token| *token == TokenChoice::SendNone),
+            proxies: self.proxies.filter(|proxies| !has_login(proxies)),
+            ..self
         }
     }
 }
@@ -387,15 +410,55 @@ mod tests {
             ("http_proxy", "http://p1"),
             ("no_proxy", "x"),
         ]);
-        assert_eq!(Wishes::default().or(&daemon), daemon);
-        let command = wishes(&[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", "http://shell"), ("HTTPS_PROXY", "http://p2")]);
-        let access = Access::from_wishes(command.or(&daemon), &Settings::default());
-        assert_eq!(access.endpoints, [Endpoint { url: "http://shell".into(), role: Role::Hub }]);
+        let settings = Settings::default();
+        assert_eq!(Wishes::default().or(&daemon, &settings), daemon);
+        let command = wishes(&[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", "http://daemon/"), ("HTTPS_PROXY", "http://p2")]);
+        let access = Access::from_wishes(command.or(&daemon, &settings), &settings);
+        assert_eq!(access.endpoints, [Endpoint { url: "http://daemon".into(), role: Role::Hub }]);
         assert!(!access.offline);
         assert_eq!(access.token.unwrap().reveal(), "hf_daemon");
         assert_eq!(access.proxies, Proxies { https: Some("http://p2".into()), ..Proxies::default() });
         let silent = wishes(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]);
-        assert_eq!(Access::from_wishes(silent.or(&daemon), &Settings::default()).token, None);
+        assert_eq!(Access::from_wishes(silent.or(&daemon, &settings), &settings).token, None);
+    }
+
+    #[test]
+    fn the_daemons_token_goes_to_the_daemons_hub_and_to_no_other() {
+        let wishes = |vars: &[(&str, &str)]| Wishes::of(&Environment::from_vars(vars.iter().copied())).unwrap();
+        let listed = |url: &str| Endpoint { url: url.into(), role: Role::Hub };
+        let usual = Settings::default();
+        let corp = Settings { endpoints: Some(vec![listed("http://corp")]), ..Settings::default() };
+        for (daemon, settings, shell, sent) in [
+            (None, &usual, None, true),
+            (None, &usual, Some("https://huggingface.co/"), true),
+            (None, &usual, Some("https://hf-mirror.com"), false),
+            (None, &usual, Some("http://shell"), false),
+            (None, &corp, Some("http://corp"), true),
+            (None, &corp, Some("https://huggingface.co"), false),
+            (Some("http://daemon"), &corp, Some("http://corp"), false),
+            (Some("http://daemon"), &usual, None, true),
+            (Some("http://daemon"), &usual, Some("http://daemon"), true),
+        ] {
+            let endpoint = |url: Option<&'static str>| url.map(|url| ("HF_ENDPOINT", url));
+            let daemons: Vec<_> = endpoint(daemon).into_iter().chain([("HF_TOKEN", "hf_daemon")]).collect();
+            let shells: Vec<_> = endpoint(shell).into_iter().collect();
+            let access = Access::from_wishes(wishes(&shells).or(&wishes(&daemons), settings), settings);
+            assert_eq!(access.token.is_some(), sent, "{daemon:?} {shell:?}");
+            // Whoever brings a token of their own is sent with that one.
+            let shells: Vec<_> = shells.into_iter().chain([("HF_TOKEN", "hf_shell")]).collect();
+            let access = Access::from_wishes(wishes(&shells).or(&wishes(&daemons), settings), settings);
+            assert_eq!(access.token.unwrap().reveal(), "hf_shell");
+        }
+    }
+
+    #[test]
+    fn what_may_be_written_to_disk_has_no_secret_and_still_sends_no_token_where_none_was_wanted() {
+        let wishes = |vars: &[(&str, &str)]| Wishes::of(&Environment::from_vars(vars.iter().copied())).unwrap();
+        let secret = wishes(&[("HF_TOKEN", "hf_x"), ("https_proxy", "http://u:p@proxy"), ("HF_ENDPOINT", "http://x")]);
+        let kept = secret.without_secrets();
+        assert_eq!(kept, Wishes { endpoint: Some("http://x".into()), ..Wishes::default() });
+        let open = wishes(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"), ("https_proxy", "http://proxy:3128")]);
+        assert_eq!(open.clone().without_secrets(), open);
     }
 
     #[test]

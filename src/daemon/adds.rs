@@ -74,7 +74,7 @@ impl Adds {
     pub(super) fn go_on(&self, wishes: &Wishes, settings: &Settings, stopping: &CancellationToken) {
         for (path, order) in self.inner.folder.all() {
             info!(repo = %order.repo, "going on with an unfinished add");
-            let access = Access::from_wishes(order.wishes.clone().or(wishes), settings);
+            let access = Access::from_wishes(order.wishes.clone().or(wishes, settings), settings);
             let (this, stopping) = (self.clone(), stopping.clone());
             self.inner.tracker.spawn(async move { this.finish(&path, order, access, &stopping).await });
         }

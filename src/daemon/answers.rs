@@ -62,12 +62,12 @@ impl Rooms {
     }
 
     fn access(&self, request: &AddRequest) -> Access {
-        Access::from_wishes(request.wishes.clone().or(&self.wishes), &self.settings)
+        Access::from_wishes(request.wishes.clone().or(&self.wishes, &self.settings), &self.settings)
     }
 
     async fn search(&self, request: SearchRequest, replies: Replies) {
         let SearchRequest { repo, revision, file, wishes } = request;
-        let access = Access::from_wishes(wishes.or(&self.wishes), &self.settings);
+        let access = Access::from_wishes(wishes.or(&self.wishes, &self.settings), &self.settings);
         let order = Order {
             repo,
             revision,

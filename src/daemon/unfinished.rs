@@ -1,8 +1,8 @@
 //! Unfinished adds on disk: what goes on after a restart.
 //!
 //! Knows one small file an order. Does not know how an order is carried out.
-//! Invariant: no token is ever written; after a restart the daemon's own is used, where its
-//! environment has one.
+//! Invariant: no secret is ever written. After a restart the daemon's own token is used, where its
+//! environment has one for that Hub.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,8 +30,7 @@ pub(super) struct Remembered {
 impl Remembered {
     pub(super) fn of(request: &AddRequest) -> Self {
         let AddRequest { repo, revision, files, include, exclude, wishes, talk: _ } = request.clone();
-        let wishes = Wishes { token: None, ..wishes };
-        Self { repo, revision, files, include, exclude, wishes }
+        Self { repo, revision, files, include, exclude, wishes: wishes.without_secrets() }
     }
 }
 
@@ -87,12 +86,12 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Token, TokenChoice};
+    use crate::config::{Proxies, Token, TokenChoice};
     use crate::control::Talk;
     use crate::names::RepoType;
 
     #[test]
-    fn an_order_is_remembered_without_its_token_and_garbage_is_left_out() {
+    fn an_order_is_remembered_without_its_secrets_and_garbage_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(&dir.path().join("unfinished")).unwrap();
         let secret = "hf_canaryCanaryCanary";
@@ -102,7 +101,11 @@ mod tests {
             files: Vec::new(),
             include: vec!["*.bin".to_owned()],
             exclude: Vec::new(),
-            wishes: Wishes { token: Token::new(secret).map(TokenChoice::Send), ..Wishes::default() },
+            wishes: Wishes {
+                token: Token::new(secret).map(TokenChoice::Send),
+                proxies: Some(Proxies { https: Some(format!("http://u:{secret}@proxy")), ..Proxies::default() }),
+                ..Wishes::default()
+            },
             talk: Talk::Usual,
         };
         let order = Remembered::of(&request);
