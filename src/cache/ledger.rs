@@ -194,6 +194,12 @@ impl Ledger {
         self.book().visible.get(digest)?.get(repo).copied()
     }
 
+    /// All that the Hub said of contents in this repo.
+    pub(super) fn said(&self, repo: &Repo) -> HashMap<Digest, Visibility> {
+        let book = self.book();
+        book.visible.iter().filter_map(|(digest, repos)| Some((*digest, *repos.get(repo)?))).collect()
+    }
+
     pub(super) fn added(&self, repo: &Repo) -> Added {
         self.book().added.get(repo).cloned().unwrap_or_default()
     }

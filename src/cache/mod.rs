@@ -32,6 +32,7 @@ use crate::digest::Digest;
 use crate::disk::{self, Obstacle};
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
+use crate::tree::Tree;
 
 pub use held::{Blob, Held, Unverified};
 pub use remove::{Holding, Plan, Removed};
@@ -143,6 +144,34 @@ impl Cache {
         let lines: Vec<ledger::Line> =
             news.map(|digest| ledger::Line::Visible { digest: *digest, repo: repo.clone(), to: visibility }).collect();
         self.0.ledger.append(&lines)
+    }
+
+    /// Notes what the Hub says of a repo now. `tree` is what it has at one commit, `wanted` what of that is
+    /// about to be here.
+    ///
+    /// Whatever was ever noted as public of a repo that is no longer so is restricted from now on, in
+    /// whichever of its commits it is. The other way round only the tree counts: what a repo had before it
+    /// was opened may have been taken out for a reason.
+    pub fn set_repo_visibility(
+        &self,
+        repo: &Repo,
+        visibility: Visibility,
+        tree: &Tree,
+        wanted: &[Digest],
+    ) -> Result<(), Error> {
+        let said = self.0.ledger.said(repo);
+        let mut news: BTreeSet<Digest> =
+            wanted.iter().copied().filter(|digest| said.get(digest) != Some(&visibility)).collect();
+        let others = said.iter().filter(|(_, before)| **before != visibility).map(|(digest, _)| *digest);
+        match visibility {
+            Visibility::Restricted => news.extend(others),
+            Visibility::Public => {
+                let has: BTreeSet<Digest> = tree.iter().map(|(_, content)| content.digest).collect();
+                news.extend(others.filter(|digest| has.contains(digest)));
+            }
+        }
+        let line = |digest| ledger::Line::Visible { digest, repo: repo.clone(), to: visibility };
+        self.0.ledger.append(&news.into_iter().map(line).collect::<Vec<_>>())
     }
 
     /// What the Hub said of a repo that has the content; `None`: it was not asked.

@@ -444,7 +444,7 @@ mod tests {
             let shells: Vec<_> = endpoint(shell).into_iter().collect();
             let access = Access::from_wishes(wishes(&shells).or(&wishes(&daemons), settings), settings);
             assert_eq!(access.token.is_some(), sent, "{daemon:?} {shell:?}");
-            // Whoever brings a token of their own is sent with that one.
+            // A token of the shell's own goes to whatever Hub there is.
             let shells: Vec<_> = shells.into_iter().chain([("HF_TOKEN", "hf_shell")]).collect();
             let access = Access::from_wishes(wishes(&shells).or(&wishes(&daemons), settings), settings);
             assert_eq!(access.token.unwrap().reveal(), "hf_shell");

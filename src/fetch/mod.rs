@@ -316,9 +316,9 @@ impl Inner {
         files: &[(RepoPath, Content)],
     ) -> Result<(), Error> {
         let Some(visibility) = meaning.visibility else { return Ok(()) };
-        let (cache, repo) = (self.cache.clone(), order.repo.clone());
-        let digests: Vec<Digest> = files.iter().map(|(_, content)| content.digest).collect();
-        blocking(move || cache.set_visibility(&digests, &repo, visibility)).await??;
+        let (cache, repo, tree) = (self.cache.clone(), order.repo.clone(), meaning.tree.clone());
+        let wanted: Vec<Digest> = files.iter().map(|(_, content)| content.digest).collect();
+        blocking(move || cache.set_repo_visibility(&repo, visibility, &tree, &wanted)).await??;
         Ok(())
     }
 

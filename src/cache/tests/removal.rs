@@ -151,6 +151,27 @@ fn visibility_is_remembered_and_unknown_content_is_not_public() {
 }
 
 #[test]
+fn a_repo_that_is_closed_is_closed_as_a_whole_and_opened_as_far_as_its_tree_goes() {
+    let scene = scene();
+    let [old, kept, new] = [b"old", b"kpt", b"new"].map(|bytes| sha256(bytes));
+    let tree = |contents: &[Content]| {
+        let mut tree = Tree::default();
+        contents.iter().for_each(|content| tree.insert(path(&content.digest.to_string()), *content).unwrap());
+        tree
+    };
+    let says = |visibility, contents: &[Content], wanted: Content| {
+        scene.cache.set_repo_visibility(&repo("a"), visibility, &tree(contents), &[wanted.digest]).unwrap();
+        [old, kept, new].map(|content| scene.cache.is_public(&content.digest))
+    };
+    assert_eq!(says(Visibility::Public, &[old, kept], old), [true, false, false]);
+    assert_eq!(says(Visibility::Public, &[kept, new], kept), [true, true, false]);
+    assert_eq!(says(Visibility::Restricted, &[kept, new], new), [false, false, false]);
+    // Without being wanted again, what is in the tree is open with the rest of it.
+    assert_eq!(says(Visibility::Public, &[kept, new], new), [false, true, true]);
+    assert_eq!(scene.cache.visibility(&old.digest, &repo("a")), Some(Visibility::Restricted));
+}
+
+#[test]
 fn a_read_only_cache_gives_an_error_that_names_the_path_and_a_hint() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Cache::open(&file.path().join("hub"), &file.path().join("hffs")).unwrap_err();
