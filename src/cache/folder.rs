@@ -102,11 +102,19 @@ impl<'a> Folder<'a> {
         })
     }
 
-    /// Puts `bytes` at `place`, durably, in place of whatever file is there.
-    pub(super) fn put(&self, place: &Path, bytes: &[u8]) -> Result<(), Error> {
+    /// Puts `bytes` at `place`, durably, in place of whatever file is there; with this time of its last
+    /// change, or that of now.
+    pub(super) fn put(&self, place: &Path, bytes: &[u8], time: Option<SystemTime>) -> Result<(), Error> {
         let mut temp = self.temp(|path| File::create_new(path))?;
-        temp.write_all(bytes)
-            .and_then(|()| temp.as_file().sync_all())
+        let mut write = || {
+            temp.write_all(bytes)?;
+            if let Some(time) = time {
+                // Some network file systems refuse this, and what is written counts more than when.
+                let _ = temp.as_file().set_modified(time);
+            }
+            temp.as_file().sync_all()
+        };
+        write()
             .map_err(|error| Error::at("write", temp.path(), error))?;
         self.settle(temp, place)
     }

@@ -71,9 +71,15 @@ impl Cache {
         read_ref(&Folder::new(&self.0, repo).refs().join(revision.as_str()))
     }
 
-    /// Notes what a revision means. A commit needs no note. One that stands already gets a new time,
-    /// because that tells how fresh the knowledge is.
-    pub fn write_ref(&self, repo: &Repo, revision: &Revision, commit: &Commit) -> Result<(), Error> {
+    /// Notes what a revision means, and when the Hub said so: peers that know something else believe
+    /// whoever learned last. A commit needs no note.
+    pub fn write_ref(
+        &self,
+        repo: &Repo,
+        revision: &Revision,
+        commit: &Commit,
+        learned: SystemTime,
+    ) -> Result<(), Error> {
         let folder = Folder::new(&self.0, repo);
         folder.make(["snapshots", commit.as_str()])?;
         self.0.sync_names();
@@ -85,10 +91,10 @@ impl Cache {
         folder.make(std::iter::once("refs").chain(parents))?;
         let place = folder.refs().join(revision.as_str());
         let same = fs::read(&place).is_ok_and(|bytes| bytes == commit.as_str().as_bytes());
-        if same && File::options().write(true).open(&place).is_ok_and(|f| f.set_modified(SystemTime::now()).is_ok()) {
+        if same && File::options().write(true).open(&place).is_ok_and(|file| file.set_modified(learned).is_ok()) {
             return Ok(());
         }
-        folder.put(&place, commit.as_str().as_bytes())?;
+        folder.put(&place, commit.as_str().as_bytes(), Some(learned))?;
         self.0.sync_names();
         Ok(())
     }
@@ -106,7 +112,7 @@ impl Cache {
         let json = serde_json::to_vec_pretty(&TreeFile { format_version: TREE_FORMAT, files })
             .map_err(|error| Error::at("write", &place, error.into()))?;
         folder.make(["trees"])?;
-        folder.put(&place, &json)?;
+        folder.put(&place, &json, None)?;
         self.0.sync_names();
         Ok(())
     }

@@ -247,11 +247,11 @@ impl Fetcher {
         }
         let (cache, repo, revision, commit) =
             (inner.cache.clone(), order.repo.clone(), order.revision.clone(), meaning.commit.clone());
-        // The time of a ref tells how fresh the knowledge is, so only the Hub's word renews it.
-        let fresh = meaning.fresh;
+        let learned = meaning.learned;
         blocking(move || match cache.ref_of(&repo, &revision) {
-            Some((known, _)) if known == commit && !fresh => Ok(()),
-            _ => cache.write_ref(&repo, &revision, &commit),
+            // What is known here may be the younger knowledge of the same.
+            Some((known, since)) if known == commit && since >= learned => Ok(()),
+            _ => cache.write_ref(&repo, &revision, &commit, learned),
         })
         .await??;
         done.sort_by(|a, b| a.path.cmp(&b.path));

@@ -4,7 +4,7 @@
 //! cache. Does not know how files are brought.
 //! Invariant: a peer that the user did not pair with is never asked for a name.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backon::BackoffBuilder;
 use futures::future::join_all;
@@ -30,8 +30,8 @@ pub struct Meaning {
     pub(super) grant: Grant,
     /// What the Hub says about whom the repo may be shared with; `None`: the Hub did not say.
     pub(super) visibility: Option<Visibility>,
-    /// Whether the Hub itself said what the revision means just now.
-    pub(super) fresh: bool,
+    /// When the Hub said what the revision means, to whomever it said so.
+    pub(super) learned: SystemTime,
     /// Whether `tree` has all files of the commit.
     pub(super) whole: bool,
     /// What the user should know.
@@ -101,7 +101,7 @@ impl Inner {
             from: from.clone(),
             grant,
             visibility: Some(visibility),
-            fresh: true,
+            learned: SystemTime::now(),
             whole: true,
             warnings,
         };
@@ -132,7 +132,7 @@ impl Inner {
                 from: format!("hub {}", entry.endpoint.url),
                 grant: entry.grant,
                 visibility: None,
-                fresh: true,
+                learned: SystemTime::now(),
                 whole: false,
                 warnings: Vec::new(),
             });
@@ -157,7 +157,7 @@ impl Inner {
         }));
         let mut answers: Vec<_> = answers.await.into_iter().flatten().collect();
         answers.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, peer, commit) in answers {
+        for (learned_unix_secs, peer, commit) in answers {
             if revision.as_commit().is_some_and(|asked| asked != commit) {
                 continue;
             }
@@ -168,7 +168,7 @@ impl Inner {
                     from: format!("peer {peer}"),
                     grant: Grant::Anonymous,
                     visibility: None,
-                    fresh: false,
+                    learned: learned(learned_unix_secs),
                     whole: true,
                     warnings: Vec::new(),
                 });
@@ -205,9 +205,9 @@ impl Inner {
     async fn from_cache(&self, repo: &Repo, revision: &Revision) -> Result<Option<Meaning>, Error> {
         let (cache, repo, revision) = (self.cache.clone(), repo.clone(), revision.clone());
         blocking(move || {
-            let commit = match revision.as_commit() {
-                Some(commit) => commit,
-                None => cache.ref_of(&repo, &revision)?.0,
+            let (commit, learned) = match revision.as_commit() {
+                Some(commit) => (commit, UNIX_EPOCH),
+                None => cache.ref_of(&repo, &revision)?,
             };
             let (tree, whole) = match cache.read_tree(&repo, &commit) {
                 Some(tree) => (tree, true),
@@ -219,13 +219,19 @@ impl Inner {
                 from: "cache".to_owned(),
                 grant: Grant::Anonymous,
                 visibility: None,
-                fresh: false,
+                learned,
                 whole,
                 warnings: Vec::new(),
             })
         })
         .await
     }
+}
+
+/// A peer's clock may be ahead of ours, but nothing was learned later than now.
+fn learned(unix_secs: u64) -> SystemTime {
+    let now = SystemTime::now();
+    UNIX_EPOCH.checked_add(Duration::from_secs(unix_secs)).map_or(now, |learned| learned.min(now))
 }
 
 /// How long to leave the Hub alone before it is asked again, if there is any use in that: an endpoint

@@ -25,7 +25,7 @@ fn published_files_are_readable_as_the_umask_says() {
     let usual = scene.home.path().join("usual");
     fs::write(&usual, "").unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c')).unwrap();
+    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c'), SystemTime::now()).unwrap();
     scene.cache.write_tree(&repo("a"), &commit('c'), &Tree::default()).unwrap();
     let shown = scene.add("a", 'c', "x", b"hello");
     let blob = scene.blob(&sha256(b"hello"));

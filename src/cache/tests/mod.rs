@@ -6,6 +6,7 @@ mod naming;
 mod removal;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use proptest::prelude::*;
 use tempfile::TempDir;

@@ -1,32 +1,34 @@
 //! Names: refs, trees, and folders that are not what they seem.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 
 #[test]
 fn refs_have_forty_bytes_and_may_have_slashes() {
     let scene = scene();
     for name in ["main", "v1.0", "feature/x", "refs/pr/1"] {
-        scene.cache.write_ref(&repo("a"), &rev(name), &commit('c')).unwrap();
+        scene.cache.write_ref(&repo("a"), &rev(name), &commit('c'), SystemTime::now()).unwrap();
         assert_eq!(fs::read(scene.folder("a").join("refs").join(name)).unwrap(), commit('c').as_str().as_bytes());
         assert_eq!(scene.cache.ref_of(&repo("a"), &rev(name)).unwrap().0, commit('c'));
     }
     assert!(scene.folder("a").join("snapshots").join(commit('c').as_str()).is_dir());
-    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d')).unwrap();
+    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d'), SystemTime::now()).unwrap();
     assert_eq!(scene.cache.ref_of(&repo("a"), &rev("main")).unwrap().0, commit('d'));
-    scene.cache.write_ref(&repo("a"), &rev(commit('e').as_str()), &commit('e')).unwrap();
+    scene.cache.write_ref(&repo("a"), &rev(commit('e').as_str()), &commit('e'), SystemTime::now()).unwrap();
     assert_eq!(names(&scene.folder("a").join("refs")), ["feature", "main", "refs", "v1.0"]);
-    let error = scene.cache.write_ref(&repo("a"), &rev("main/sub"), &commit('c')).unwrap_err();
+    let error = scene.cache.write_ref(&repo("a"), &rev("main/sub"), &commit('c'), SystemTime::now()).unwrap_err();
     assert!(matches!(error, Error::InTheWay { .. }), "{error}");
 }
 
 #[test]
-fn a_ref_that_was_confirmed_is_as_fresh_as_one_that_changed() {
+fn a_refs_time_is_when_its_meaning_was_learned_whether_it_changed_or_not() {
     let scene = scene();
-    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c')).unwrap();
-    let file = File::options().write(true).open(scene.folder("a").join("refs/main")).unwrap();
-    file.set_modified(std::time::UNIX_EPOCH).unwrap();
-    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c')).unwrap();
-    assert!(scene.cache.ref_of(&repo("a"), &rev("main")).unwrap().1 > std::time::UNIX_EPOCH);
+    let [first, then] = [1_000, 2_000].map(|secs| UNIX_EPOCH + Duration::from_secs(secs));
+    for (to, learned) in [('c', then), ('c', first), ('d', then), ('e', first)] {
+        scene.cache.write_ref(&repo("a"), &rev("main"), &commit(to), learned).unwrap();
+        assert_eq!(scene.cache.ref_of(&repo("a"), &rev("main")), Some((commit(to), learned)));
+    }
 }
 
 #[test]
@@ -133,7 +135,7 @@ fn nothing_is_written_through_symlinks_below_the_cache() {
         std::os::unix::fs::symlink(outside.path(), &at).unwrap();
         let results = [
             scene.cache.publish(&repo("a"), &commit('c'), &path("sub/x"), sealed).map(|_| ()),
-            scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c')),
+            scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c'), SystemTime::now()),
             scene.cache.write_tree(&repo("a"), &commit('c'), &Tree::default()),
             scene.cache.mark_missing(&repo("a"), &commit('c'), &path("sub/y")),
         ];

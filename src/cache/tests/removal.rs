@@ -7,7 +7,7 @@ fn nothing_is_removed_through_symlinks_below_the_cache() {
     for spoiled in ["snapshots/COMMIT", "blobs", "refs", "trees", ".no_exist", "snapshots", ""] {
         let scene = scene();
         scene.add("a", 'c', "sub/x", b"hello");
-        scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c')).unwrap();
+        scene.cache.write_ref(&repo("a"), &rev("main"), &commit('c'), SystemTime::now()).unwrap();
         scene.cache.write_tree(&repo("a"), &commit('c'), &Tree::default()).unwrap();
         scene.cache.mark_missing(&repo("a"), &commit('c'), &path("sub/y")).unwrap();
         let outside = tempfile::tempdir().unwrap();
@@ -30,7 +30,7 @@ fn repos_and_files_are_listed_with_every_byte_counted_once() {
     scene.add("a", 'c', "y", b"hello");
     scene.add("a", 'd', "x", b"hello");
     scene.add("a", 'd', "z", b"other!");
-    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d')).unwrap();
+    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d'), SystemTime::now()).unwrap();
     fs::create_dir_all(scene.folder("b").join(".hffs")).unwrap();
     fs::create_dir_all(scene.hub("kernels--x--y/snapshots")).unwrap();
     std::os::unix::fs::symlink("nowhere", scene.folder("a").join(format!("snapshots/{}/gone", commit('c')))).unwrap();
@@ -55,8 +55,8 @@ fn removing_frees_only_what_nothing_else_refers_to() {
     scene.add("a", 'c', "sub/x", b"hello");
     scene.add("a", 'd', "x", b"hello");
     scene.add("a", 'c', "y", b"only here");
-    scene.cache.write_ref(&repo("a"), &rev("old"), &commit('c')).unwrap();
-    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d')).unwrap();
+    scene.cache.write_ref(&repo("a"), &rev("old"), &commit('c'), SystemTime::now()).unwrap();
+    scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d'), SystemTime::now()).unwrap();
     scene.cache.write_tree(&repo("a"), &commit('c'), &Tree::default()).unwrap();
 
     let removed = scene.cache.remove(&repo("a"), Some(&[path("sub/x")]), None).unwrap();
