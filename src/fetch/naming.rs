@@ -64,7 +64,7 @@ impl Inner {
             if let Some(meaning) = self.from_peers(repo, revision).await {
                 break (meaning, refused);
             }
-            if let Some(meaning) = self.from_cache(repo, revision).await? {
+            if let Some(meaning) = self.from_cache(repo, revision, named).await? {
                 break (meaning, refused);
             }
             // Nobody else knows, so a Hub that is only having a bad moment is given another.
@@ -95,14 +95,16 @@ impl Inner {
         };
         let Resolved { commit, visibility, grant, endpoint } = resolved;
         let from = format!("hub {}", endpoint.url);
-        let meaning = |tree, warnings| Meaning {
+        let meaning = |tree, warnings: Vec<String>| Meaning {
             commit: commit.clone(),
             tree,
             from: from.clone(),
             grant,
             visibility: Some(visibility),
             learned: SystemTime::now(),
-            whole: true,
+            // Without what was left out, the listing would tell other tools that the snapshot is whole, and
+            // later adds would not warn.
+            whole: warnings.is_empty(),
             warnings,
         };
         // A commit never changes, so a listing that is here need not be asked for.
@@ -201,9 +203,15 @@ impl Inner {
         }
     }
 
-    /// What this machine's cache knows: its ref, and the files of that commit.
-    async fn from_cache(&self, repo: &Repo, revision: &Revision) -> Result<Option<Meaning>, Error> {
-        let (cache, repo, revision) = (self.cache.clone(), repo.clone(), revision.clone());
+    /// What this machine's cache knows: its ref, and the files of that commit. Where no listing was kept,
+    /// that is no more than the files that are here, and none that the user names besides.
+    async fn from_cache(
+        &self,
+        repo: &Repo,
+        revision: &Revision,
+        named: &[RepoPath],
+    ) -> Result<Option<Meaning>, Error> {
+        let (cache, repo, revision, named) = (self.cache.clone(), repo.clone(), revision.clone(), named.to_vec());
         blocking(move || {
             let (commit, learned) = match revision.as_commit() {
                 Some(commit) => (commit, UNIX_EPOCH),
@@ -213,6 +221,16 @@ impl Inner {
                 Some(tree) => (tree, true),
                 None => (on_disk(&cache, &repo, &commit)?, false),
             };
+            if !whole && named.iter().any(|path| tree.get(path).is_none()) {
+                return None;
+            }
+            let mut warnings = Vec::new();
+            if !whole && named.is_empty() {
+                let files = tree.len();
+                warnings.push(format!(
+                    "nobody can be asked what the commit holds; {files} of its files are known, because they are here"
+                ));
+            }
             Some(Meaning {
                 commit,
                 tree,
@@ -221,7 +239,7 @@ impl Inner {
                 visibility: None,
                 learned,
                 whole,
-                warnings: Vec::new(),
+                warnings,
             })
         })
         .await
