@@ -34,15 +34,23 @@ pub enum Error {
     #[error(transparent)]
     Cache(#[from] cache::Error),
     #[error("{failed} of {files} files failed; first: {first}")]
-    Several { failed: usize, files: usize, first: Box<Error> },
+    Several { failed: usize, files: usize, first: Box<Error>, lasting: Lasting },
     /// The user has had enough.
     #[error("the add was cancelled; what has come is kept, and the next add goes on from there")]
     Cancelled,
     /// The daemon is ending, or a part of it broke.
     #[error("the daemon is shutting down; the add goes on when it starts again")]
     Interrupted,
-    #[error("{0}")]
-    Shared(String, Option<String>),
+    /// The download of another add that this one waited for failed.
+    #[error("{text}")]
+    Shared { text: String, hint: Option<String>, lasting: Lasting },
+}
+
+/// Whether a failure stays until the user changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    MayPass,
+    Stays,
 }
 
 impl Error {
@@ -66,7 +74,7 @@ impl Error {
             Error::Partial(error) => error.hint().map(str::to_owned),
             Error::Cache(error) => error.hint().map(str::to_owned),
             Error::Several { first, .. } => first.hint(),
-            Error::Shared(_, hint) => hint.clone(),
+            Error::Shared { hint, .. } => hint.clone(),
             Error::BadGlob { .. } | Error::NeverWhole { .. } | Error::Cancelled | Error::Interrupted => None,
         }
     }
@@ -75,9 +83,9 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Error::Hub(error) => !error.is_final(),
-            Error::NoName { .. } | Error::NoSource { .. } | Error::Interrupted | Error::Shared(..) => true,
+            Error::NoName { .. } | Error::NoSource { .. } | Error::Interrupted => true,
             Error::Partial(_) | Error::Cache(_) => true,
-            Error::Several { first, .. } => first.may_pass(),
+            Error::Several { lasting, .. } | Error::Shared { lasting, .. } => *lasting == Lasting::MayPass,
             Error::NoFile { .. }
             | Error::NothingSelected { .. }
             | Error::BadGlob { .. }
@@ -87,12 +95,66 @@ impl Error {
         }
     }
 
-    /// The same failure, told to another add that waited for the same file.
+    /// Whether the Hub wants a token that this add has not got, or another one.
+    pub fn wants_token(&self) -> bool {
+        use hub::Error as H;
+        matches!(self, Error::Hub(H::NeedsToken { .. } | H::Gated { .. } | H::BadToken { .. }))
+    }
+
+    /// The same failure, told to whoever waited for the file. That one of them has had enough is nothing
+    /// that stays for the others.
     pub(super) fn retold(&self) -> Error {
-        Error::Shared(self.to_string(), self.hint())
+        let lasting = if self.may_pass() || matches!(self, Error::Cancelled) { Lasting::MayPass } else { Lasting::Stays };
+        Error::Shared { text: self.to_string(), hint: self.hint(), lasting }
+    }
+
+    /// What an add of so many files fails with, if any of them failed. Trying again may help if it may
+    /// help with any.
+    pub(super) fn of_several(errors: Vec<Error>, files: usize) -> Option<Error> {
+        let failed = errors.len();
+        let lasting = if errors.iter().any(Error::may_pass) { Lasting::MayPass } else { Lasting::Stays };
+        let first = errors.into_iter().next()?;
+        let alone = failed == 1 && files == 1;
+        Some(if alone { first } else { Error::Several { failed, files, first: Box::new(first), lasting } })
     }
 }
 
 fn list(reasons: &[String]) -> String {
     if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> RepoPath {
+        "a.bin".parse().unwrap()
+    }
+
+    fn wrong() -> Error {
+        Error::Wrong { path: path(), sources: Vec::new(), found: Digest::Sha256([0; 32]) }
+    }
+
+    fn no_source() -> Error {
+        Error::NoSource { path: path(), reasons: Vec::new(), offline: false }
+    }
+
+    #[test]
+    fn a_failure_that_is_retold_is_as_lasting_as_it_was() {
+        assert!(no_source().retold().may_pass());
+        assert!(!wrong().retold().may_pass());
+        assert!(!wrong().retold().retold().may_pass());
+        assert!(!Error::Cancelled.may_pass() && Error::Cancelled.retold().may_pass());
+        assert_eq!(no_source().retold().to_string(), no_source().to_string());
+        assert_eq!(no_source().retold().hint(), no_source().hint());
+    }
+
+    #[test]
+    fn several_failures_may_pass_if_one_of_them_may() {
+        let several = |errors| Error::of_several(errors, 3).unwrap();
+        assert!(!several(vec![wrong(), wrong()]).may_pass());
+        assert!(several(vec![wrong(), no_source()]).may_pass());
+        assert!(Error::of_several(Vec::new(), 3).is_none());
+        assert!(matches!(Error::of_several(vec![wrong()], 1), Some(Error::Wrong { .. })));
+    }
 }

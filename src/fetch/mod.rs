@@ -236,14 +236,8 @@ impl Fetcher {
             }
         }
         drop(results);
-        let failed = errors.len();
-        if let Some(first) = errors.into_iter().next() {
-            let one = failed == 1 && files.len() == 1;
-            return Err(if one {
-                first
-            } else {
-                Error::Several { failed, files: files.len(), first: Box::new(first) }
-            });
+        if let Some(error) = Error::of_several(errors, files.len()) {
+            return Err(error);
         }
         let (cache, repo, revision, commit) =
             (inner.cache.clone(), order.repo.clone(), order.revision.clone(), meaning.commit.clone());
@@ -277,6 +271,7 @@ impl Fetcher {
             grant: meaning.grant,
         };
         // Two rounds at most: another add's download may be cancelled, or fail for reasons of its own.
+        let mut last = Error::Interrupted;
         for _ in 0..2 {
             if let Some(local_path) = inner.link_local(&place).await? {
                 report(Report::Note(format!("`{path}` is on this machine already: linked")));
@@ -300,10 +295,13 @@ impl Fetcher {
                     return Ok(FileDone { path, content, local_path, tally, cached: false, seconds });
                 }
                 Err(error) if is_first => return Err(error),
-                Err(error) => warn!(%error, %path, "the download that another add had begun failed; trying alone"),
+                Err(error) => {
+                    warn!(%error, %path, "the download that another add had begun failed; trying alone");
+                    last = error;
+                }
             }
         }
-        Err(Error::NeverWhole { path })
+        Err(last)
     }
 }
 
