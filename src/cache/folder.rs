@@ -114,8 +114,7 @@ impl<'a> Folder<'a> {
             }
             temp.as_file().sync_all()
         };
-        write()
-            .map_err(|error| Error::at("write", temp.path(), error))?;
+        write().map_err(|error| Error::at("write", temp.path(), error))?;
         self.settle(temp, place)
     }
 

@@ -412,7 +412,8 @@ mod tests {
         ]);
         let settings = Settings::default();
         assert_eq!(Wishes::default().or(&daemon, &settings), daemon);
-        let command = wishes(&[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", "http://daemon/"), ("HTTPS_PROXY", "http://p2")]);
+        let command =
+            wishes(&[("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", "http://daemon/"), ("HTTPS_PROXY", "http://p2")]);
         let access = Access::from_wishes(command.or(&daemon, &settings), &settings);
         assert_eq!(access.endpoints, [Endpoint { url: "http://daemon".into(), role: Role::Hub }]);
         assert!(!access.offline);

@@ -104,7 +104,8 @@ impl Error {
     /// The same failure, told to whoever waited for the file. That one of them has had enough is nothing
     /// that stays for the others.
     pub(super) fn retold(&self) -> Error {
-        let lasting = if self.may_pass() || matches!(self, Error::Cancelled) { Lasting::MayPass } else { Lasting::Stays };
+        let lasting =
+            if self.may_pass() || matches!(self, Error::Cancelled) { Lasting::MayPass } else { Lasting::Stays };
         Error::Shared { text: self.to_string(), hint: self.hint(), lasting }
     }
 

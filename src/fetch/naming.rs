@@ -205,12 +205,7 @@ impl Inner {
 
     /// What this machine's cache knows: its ref, and the files of that commit. Where no listing was kept,
     /// that is no more than the files that are here, and none that the user names besides.
-    async fn from_cache(
-        &self,
-        repo: &Repo,
-        revision: &Revision,
-        named: &[RepoPath],
-    ) -> Result<Option<Meaning>, Error> {
+    async fn from_cache(&self, repo: &Repo, revision: &Revision, named: &[RepoPath]) -> Result<Option<Meaning>, Error> {
         let (cache, repo, revision, named) = (self.cache.clone(), repo.clone(), revision.clone(), named.to_vec());
         blocking(move || {
             let (commit, learned) = match revision.as_commit() {
