@@ -432,8 +432,17 @@ pub const VERIFICATIONS_WAITING: usize = 256;
 pub const SHARE_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long a peer is told to wait for a blob that is being hashed.
 pub const VERIFY_RETRY: Duration = Duration::from_secs(1);
-/// How long the Hub's answer, or silence, about a repo's visibility is remembered.
+/// How long the Hub's answer about a repo's visibility is remembered.
 pub const VISIBILITY_AGE: Duration = Duration::from_secs(600);
+/// How long its silence is: a line that was cut comes back.
+pub const VISIBILITY_SILENCE: Duration = Duration::from_secs(60);
+/// How long an answer is waited for, though whoever asked first got one without it.
+pub const VISIBILITY_WAIT: Duration = Duration::from_secs(15);
+/// Repos asked about within `VISIBILITY_AGE`: the Hub allows an address 500 questions in five minutes, and
+/// those are the user's in the first place.
+pub const VISIBILITIES_MAX: usize = 256;
+/// Such questions under way at once: some of `HUB_QUESTIONS_MAX`, so that the user's never queue behind them.
+pub const VISIBILITY_QUESTIONS: usize = 2;
 /// Files in one page of a tree that is sent to a peer: a page of the longest paths still fits.
 pub const TREE_PAGE: usize = 2_000;
 

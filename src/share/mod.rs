@@ -8,16 +8,20 @@
 //! machine's user paired with: private and gated repos, what was fetched with a token, and what other
 //! tools put here as long as the Hub was not asked about it.
 
+mod inquiry;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Instant, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::UNIX_EPOCH;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::cache::{Blob, Cache, Held, Unverified};
 use crate::config::Access;
@@ -29,6 +33,7 @@ use crate::partial::{Partial, Partials};
 use crate::swarm::{Asker, Body, Refusal, Serve};
 use crate::tree::Content;
 use crate::wire::{Answer, Hold, PieceRequest, Query};
+use inquiry::Inquiries;
 
 /// Answers peers out of the cache. Cheap to clone.
 #[derive(Clone)]
@@ -40,32 +45,24 @@ struct Inner {
     cache: Cache,
     /// Unfinished files, once the daemon has them: the swarm that asks has to be there before.
     partials: OnceLock<Partials>,
-    hub: Hub,
-    /// How the Hub is asked whether a repo is public: without a token, because that is the question.
-    access: Access,
     /// One blob of another tool is hashed at a time: the user's own work on this machine goes first.
     hashing: Semaphore,
     waiting: Semaphore,
-    /// When the Hub was asked about a repo last.
-    asked: Mutex<HashMap<Repo, Instant>>,
+    inquiries: Inquiries,
 }
 
 impl Share {
     pub fn new(cache: Cache, hub: Hub, access: Access) -> Self {
         let inner = Inner {
-            cache,
-            partials: OnceLock::new(),
-            hub,
-            access: Access { token: None, ..access },
             hashing: Semaphore::new(1),
             waiting: Semaphore::new(limits::VERIFICATIONS_WAITING),
-            asked: Mutex::default(),
+            cache,
+            partials: OnceLock::new(),
+            inquiries: Inquiries::new(hub, access),
         };
         Self { inner: Arc::new(inner) }
     }
-}
 
-impl Share {
     /// From here on, proven pieces of unfinished files are shared too.
     pub fn share_unfinished(&self, partials: Partials) {
         // A second call would bring the same.
@@ -140,10 +137,10 @@ impl Inner {
 
     async fn holds(self: &Arc<Self>, from: Asker, contents: Vec<Content>) -> Answer {
         let mut standings = self.standings(&from, contents).await;
-        let mut unknown: Vec<(Repo, Digest)> = Vec::new();
+        let mut unknown: HashMap<Repo, Vec<Digest>> = HashMap::new();
         for (content, standing) in &standings {
             if let Standing::Unknown(repo) = standing {
-                unknown.push((repo.clone(), content.digest));
+                unknown.entry(repo.clone()).or_default().push(content.digest);
             }
         }
         if !unknown.is_empty() && self.ask_the_hub(unknown).await {
@@ -210,42 +207,22 @@ impl Inner {
         .flatten()
     }
 
-    /// Asks the Hub, without a token, whether repos of other tools' files are public, and notes the
-    /// answers; says whether any is.
-    async fn ask_the_hub(&self, contents: Vec<(Repo, Digest)>) -> bool {
-        if self.access.offline {
-            return false;
-        }
-        let mut any = false;
-        let mut by_repo: HashMap<Repo, Vec<Digest>> = HashMap::new();
-        for (repo, digest) in contents {
-            by_repo.entry(repo).or_default().push(digest);
-        }
-        for (repo, digests) in by_repo {
-            if self.asked_lately(&repo) {
-                continue;
+    /// Has the Hub asked about the repos of other tools' files, and notes for all these files what it says,
+    /// now or when it was asked before; says whether any is public.
+    async fn ask_the_hub(self: &Arc<Self>, unknown: HashMap<Repo, Vec<Digest>>) -> bool {
+        let answers = self.inquiries.ask(unknown.keys().cloned()).await;
+        let any = answers.iter().any(|(_, visibility)| *visibility == Visibility::Public);
+        let this = Arc::clone(self);
+        blocking(move || {
+            for (repo, visibility) in answers {
+                let digests = unknown.get(&repo).map_or(&[][..], Vec::as_slice);
+                if let Err(error) = this.cache.set_visibility(digests, &repo, visibility) {
+                    warn!(%error, "could not note whom files may be shared with");
+                }
             }
-            let main = Revision::main();
-            let answer = timeout(limits::SHARE_PATIENCE, self.hub.resolve(&self.access, &repo, &main)).await;
-            let visibility = match answer {
-                Ok(Ok(resolved)) => resolved.visibility,
-                Ok(Err(error)) if error.is_final() => Visibility::Restricted,
-                _ => continue,
-            };
-            debug!(%repo, ?visibility, "the Hub says whom another tool's files may be shared with");
-            match self.cache.set_visibility(&digests, &repo, visibility) {
-                Ok(()) => any |= visibility == Visibility::Public,
-                Err(error) => warn!(%error, "could not note whom files may be shared with"),
-            }
-        }
+        })
+        .await;
         any
-    }
-
-    fn asked_lately(&self, repo: &Repo) -> bool {
-        let now = Instant::now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|_, at| now.saturating_duration_since(*at) < limits::VISIBILITY_AGE);
-        asked.insert(repo.clone(), now).is_some()
     }
 
     /// Whether an asker may know of a repo's commits and files.
