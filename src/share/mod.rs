@@ -8,6 +8,7 @@
 //! machine's user paired with: private and gated repos, what was fetched with a token, and what other
 //! tools put here as long as the Hub was not asked about it.
 
+mod hashing;
 mod inquiry;
 #[cfg(test)]
 mod tests;
@@ -19,9 +20,8 @@ use std::time::UNIX_EPOCH;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::cache::{Blob, Cache, Held, Unverified};
 use crate::config::Access;
@@ -33,6 +33,7 @@ use crate::partial::{Partial, Partials};
 use crate::swarm::{Asker, Body, Refusal, Serve};
 use crate::tree::Content;
 use crate::wire::{Answer, Hold, PieceRequest, Query};
+use hashing::Hashing;
 use inquiry::Inquiries;
 
 /// Answers peers out of the cache. Cheap to clone.
@@ -45,17 +46,14 @@ struct Inner {
     cache: Cache,
     /// Unfinished files, once the daemon has them: the swarm that asks has to be there before.
     partials: OnceLock<Partials>,
-    /// One blob of another tool is hashed at a time: the user's own work on this machine goes first.
-    hashing: Semaphore,
-    waiting: Semaphore,
+    hashing: Hashing,
     inquiries: Inquiries,
 }
 
 impl Share {
     pub fn new(cache: Cache, hub: Hub, access: Access) -> Self {
         let inner = Inner {
-            hashing: Semaphore::new(1),
-            waiting: Semaphore::new(limits::VERIFICATIONS_WAITING),
+            hashing: Hashing::new(cache.clone()),
             cache,
             partials: OnceLock::new(),
             inquiries: Inquiries::new(hub, access),
@@ -149,9 +147,8 @@ impl Inner {
         let holds = standings.into_iter().map(|(_, standing)| match standing {
             Standing::Verified(_) => Hold::Whole,
             Standing::Unverified(unverified) => {
-                // The asker will want it in a moment, so the hash begins now.
-                let this = Arc::clone(self);
-                tokio::spawn(async move { this.verify(unverified).await });
+                // The asker will want it in a moment, so the hash begins now, or when there is room for it.
+                let _ = self.hashing.begin(unverified);
                 Hold::Whole
             }
             Standing::Unfinished(partial) => match partial.proven() {
@@ -168,14 +165,9 @@ impl Inner {
         let blob = match standing {
             Some(Standing::Verified(blob)) => blob,
             Some(Standing::Unverified(unverified)) => {
-                let this = Arc::clone(self);
                 // The hash goes on when this asker is sent away, so that the next request finds it done.
-                let verifying = tokio::spawn(async move { this.verify(unverified).await });
-                match timeout(limits::SHARE_PATIENCE, verifying).await {
-                    Ok(Ok(Some(blob))) => blob,
-                    Ok(_) => return Err(Refusal::Missing),
-                    Err(_) => return Err(Refusal::Busy(limits::VERIFY_RETRY)),
-                }
+                let hashed = self.hashing.begin(unverified)?;
+                timeout(limits::SHARE_PATIENCE, hashed).await.map_err(|_| hashing::LATER)??
             }
             Some(Standing::Unfinished(partial)) => return stretch(&partial, request),
             Some(Standing::Nothing | Standing::Unknown(_)) | None => return Err(Refusal::Missing),
@@ -188,23 +180,6 @@ impl Inner {
                 Err(Refusal::Missing)
             }
         }
-    }
-
-    /// Hashes a blob that another tool put into the cache.
-    async fn verify(self: &Arc<Self>, unverified: Unverified) -> Option<Blob> {
-        let _place = self.waiting.try_acquire().ok()?;
-        let _turn = self.hashing.acquire().await.ok()?;
-        let this = Arc::clone(self);
-        blocking(move || {
-            // Whoever waited before may have done it already.
-            if let Some(Held::Verified(blob)) = this.cache.find(&unverified.content()) {
-                return Some(blob);
-            }
-            info!(path = %unverified.path().display(), "hashing a file of another tool before it is shared");
-            this.cache.verify(&unverified).inspect_err(|error| warn!(%error, "is not shared")).ok()
-        })
-        .await
-        .flatten()
     }
 
     /// Has the Hub asked about the repos of other tools' files, and notes for all these files what it says,

@@ -37,6 +37,13 @@ impl Scene {
         std::fs::write(blob(&self.home, name, text), text.to_uppercase()).unwrap();
     }
 
+    pub(super) fn unverified(&self, text: &str) -> Unverified {
+        match self.cache.find(&content(text)) {
+            Some(Held::Unverified(unverified)) => unverified,
+            other => panic!("`{text}` is {other:?}"),
+        }
+    }
+
     pub(super) fn share(&self, endpoints: &[Endpoint]) -> Share {
         let (endpoints, proxies) = (endpoints.to_vec(), Proxies::default());
         let access = Access { endpoints, token: None, offline: false, proxies };
