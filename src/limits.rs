@@ -389,6 +389,9 @@ pub const HOLDERS_KEPT: Duration = Duration::from_secs(60);
 /// A peer that is connected answers a small question within a round trip; one that does not is
 /// left out of the question.
 pub const PEER_ANSWER: Duration = Duration::from_secs(3);
+/// Questions about an add's contents that one peer has open at a time. More than `REQUESTS_PER_PEER_MAX` would be
+/// refused, and few are enough: each is about `HOLDS_MAX` contents.
+pub const HOLDS_AT_ONCE: usize = 4;
 /// How long a download goes on without one byte from anybody before it is given up. What is there
 /// stays, and the next `model add` goes on from it.
 pub const FETCH_PATIENCE: Duration = Duration::from_secs(30);

@@ -2,13 +2,15 @@
 //!
 //! Knows how to ask all active peers at once, and remembers the answers for a few seconds. Does not
 //! know what the answers are used for.
-//! Invariant: a peer that does not answer in time delays nobody beyond `PEER_ANSWER`.
+//! Invariant: a peer that does not answer in time delays nobody beyond `PEER_ANSWER`, and no add takes
+//! up all the questions that a peer may be asked at once.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use tracing::debug;
 
 use super::landing::lock;
@@ -35,21 +37,31 @@ impl Holders {
         Self { swarm, fresh: Mutex::default() }
     }
 
-    /// Asks every active peer about all contents, a bounded number in each message.
+    /// Asks every active peer about all contents, a bounded number in each message and a bounded number
+    /// of messages at a time.
     pub(super) async fn ask(&self, contents: &[Content]) -> HashMap<Digest, Offers> {
-        let peers = self.swarm.active();
-        let asked = contents.chunks(limits::HOLDS_MAX).flat_map(|some| {
-            peers.iter().map(move |peer| async move { (&peer.id, some, self.ask_one(&peer.id, some).await) })
-        });
+        let asked = self.swarm.active().into_iter().map(|peer| self.ask_all_of(peer.id, contents));
         let mut offers: HashMap<Digest, Offers> = HashMap::new();
-        for (peer, some, holds) in join_all(asked).await {
-            for (content, hold) in some.iter().zip(holds) {
+        for (peer, holds) in join_all(asked).await {
+            for (content, hold) in holds {
                 if let Some(offer) = offer(content, hold) {
                     offers.entry(content.digest).or_default().push((peer.clone(), offer));
                 }
             }
         }
         offers
+    }
+
+    /// What one peer holds of the contents, as far as it answers.
+    async fn ask_all_of<'a>(&self, peer: PeerId, contents: &'a [Content]) -> (PeerId, Vec<(&'a Content, Hold)>) {
+        let one = &peer;
+        let questions: Vec<_> = contents
+            .chunks(limits::HOLDS_MAX)
+            .map(|some| async move { some.iter().zip(self.ask_one(one, some).await).collect::<Vec<_>>() })
+            .collect();
+        let answers = stream::iter(questions).buffer_unordered(limits::HOLDS_AT_ONCE).collect::<Vec<_>>();
+        let holds = answers.await.into_iter().flatten().collect();
+        (peer, holds)
     }
 
     /// Asks about all contents and keeps the answers for the downloads that are about to start.
