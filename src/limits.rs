@@ -426,8 +426,11 @@ pub const RETRY_ADD: Duration = Duration::from_secs(10);
 pub const RETRY_ADD_MAX: Duration = Duration::from_secs(300);
 /// Unfinished adds that are remembered across restarts.
 pub const ADDS_MAX: usize = 1_000;
-/// Adds that run at the same time.
-pub const ADDS_AT_ONCE: usize = 64;
+/// Adds that run at the same time for commands that wait; further ones wait for their turn. Half of the commands that a
+/// daemon talks to, so that others always find a place.
+pub const ADDS_AT_ONCE: usize = CALLS_MAX / 2;
+/// Adds that go on after a restart at the same time: enough for `LARGE_FILES_AT_ONCE`, and no crowd at the Hub's door.
+pub const RESUMED_ADDS_AT_ONCE: usize = 8;
 /// Blobs of other tools that wait to be hashed before they are shared.
 pub const VERIFICATIONS_WAITING: usize = 256;
 /// How long an answer to a peer may wait for a blob of another tool to be hashed, or for the Hub to

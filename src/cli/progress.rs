@@ -44,6 +44,9 @@ impl View {
             }
             AddEvent::Warning { text } => self.say(&format!("warning: {}", clean(&text, 500))),
             AddEvent::Note { text } => self.say(&clean(&text, 500)),
+            AddEvent::FileStarted { path, size, resumed } if resumed > 0 => {
+                self.say(&format!("{path}: {} of {} were here, going on", text::size(resumed), text::size(size)));
+            }
             AddEvent::FileStarted { .. } => {}
             AddEvent::Progress(progress) => {
                 if let Self::Bars(bars) = self {

@@ -39,7 +39,7 @@ impl Rooms {
                 let access = self.access(&request);
                 match self.adds.add(&request, access, &tell, &gone, &self.stopping).await {
                     Ok(added) => replies.done(&added).await,
-                    Err(error) => replies.failed(error.to_string(), error.hint()).await,
+                    Err(failed) => replies.failed(failed.message(), failed.hint()).await,
                 }
             }
         }

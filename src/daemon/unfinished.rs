@@ -4,10 +4,13 @@
 //! Invariant: no secret is ever written. After a restart the daemon's own token is used, where its
 //! environment has one for that Hub.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::Wishes;
@@ -34,33 +37,93 @@ impl Remembered {
     }
 }
 
-/// The folder of unfinished adds.
+/// What becomes of an order when somebody stops carrying it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It goes on at the next start.
+    Keep,
+    /// It is done, was cancelled, or cannot be done.
+    Forget,
+}
+
+/// Who carries an order out.
+#[derive(Debug, Default)]
+struct Users {
+    /// The commands that wait for it.
+    commands: usize,
+    /// Stops the add that goes on after a restart, while there is one.
+    resumed: Option<CancellationToken>,
+}
+
+/// The folder of unfinished adds, and who is at work on them.
+///
+/// Equal orders share one file. Whoever is the last to wait for one decides what becomes of it; the add
+/// that nobody waits for does as the commands say.
 pub(super) struct Folder {
     path: PathBuf,
+    users: Mutex<BTreeMap<PathBuf, Users>>,
 }
 
 impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self { path: path.to_owned(), users: Mutex::default() })
     }
 
-    /// Writes an order down; equal orders share one file.
-    pub(super) fn remember(&self, order: &Remembered) -> io::Result<PathBuf> {
+    fn users(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Users>> {
+        // Each change is complete in itself, so a panic elsewhere leaves it true.
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the order of a command down, which has to `leave` it in the end.
+    pub(super) fn join(&self, order: &Remembered) -> io::Result<PathBuf> {
         let text = serde_json::to_vec(order)?;
         let path = self.path.join(format!("{}.json", short_name(&text)));
+        // Held while writing, so that nobody forgets the file of an order that somebody joins.
+        let mut users = self.users();
+        if std::fs::read_dir(&self.path)?.count() >= limits::ADDS_MAX && !path.exists() {
+            return Err(io::Error::other(format!("there are {} unfinished ones", limits::ADDS_MAX)));
+        }
         let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
         io::Write::write_all(&mut file, &text)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|error| error.error)?;
+        users.entry(path.clone()).or_default().commands += 1;
         Ok(path)
     }
 
-    pub(super) fn forget(&self, path: &Path) {
-        if let Err(error) = std::fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(path = %path.display(), %error, "could not forget a finished add");
+    /// Notes that an order goes on without a command. The token stops it: with the daemon, or when the
+    /// commands for an equal order have ended.
+    pub(super) fn resume(&self, path: &Path, stopping: &CancellationToken) -> CancellationToken {
+        let stop = stopping.child_token();
+        self.users().entry(path.to_owned()).or_default().resumed = Some(stop.clone());
+        stop
+    }
+
+    /// A command does not wait for its order any more.
+    pub(super) fn leave(&self, path: &Path, ending: Ending) {
+        let mut users = self.users();
+        let Some(left) = users.get_mut(path) else { return };
+        left.commands = left.commands.saturating_sub(1);
+        if left.commands == 0 && ending == Ending::Forget {
+            left.resumed.iter().for_each(CancellationToken::cancel);
+            forget(path);
+        }
+        if left.commands == 0 && left.resumed.is_none() {
+            users.remove(path);
+        }
+    }
+
+    /// The add that went on without a command has ended.
+    pub(super) fn leave_resumed(&self, path: &Path, ending: Ending) {
+        let mut users = self.users();
+        let Some(left) = users.get_mut(path) else { return };
+        left.resumed = None;
+        if left.commands == 0 {
+            users.remove(path);
+            if ending == Ending::Forget {
+                forget(path);
+            }
         }
     }
 
@@ -83,6 +146,14 @@ impl Folder {
     }
 }
 
+fn forget(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(path = %path.display(), %error, "could not forget a finished add");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,31 +161,81 @@ mod tests {
     use crate::control::Talk;
     use crate::names::RepoType;
 
-    #[test]
-    fn an_order_is_remembered_without_its_secrets_and_garbage_is_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&dir.path().join("unfinished")).unwrap();
-        let secret = "hf_canaryCanaryCanary";
-        let request = AddRequest {
+    const SECRET: &str = "hf_canaryCanaryCanary";
+
+    fn order() -> Remembered {
+        Remembered::of(&AddRequest {
             repo: Repo { kind: RepoType::Model, id: "org/name".parse().unwrap() },
             revision: Revision::main(),
             files: Vec::new(),
             include: vec!["*.bin".to_owned()],
             exclude: Vec::new(),
             wishes: Wishes {
-                token: Token::new(secret).map(TokenChoice::Send),
-                proxies: Some(Proxies { https: Some(format!("http://u:{secret}@proxy")), ..Proxies::default() }),
+                token: Token::new(SECRET).map(TokenChoice::Send),
+                proxies: Some(Proxies { https: Some(format!("http://u:{SECRET}@proxy")), ..Proxies::default() }),
                 ..Wishes::default()
             },
             talk: Talk::Usual,
-        };
-        let order = Remembered::of(&request);
-        let path = folder.remember(&order).unwrap();
-        assert_eq!(folder.remember(&order).unwrap(), path);
-        assert!(!std::fs::read_to_string(&path).unwrap().contains(secret));
+        })
+    }
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&dir.path().join("unfinished")).unwrap();
+        (dir, folder)
+    }
+
+    #[test]
+    fn an_order_is_remembered_without_its_secrets_and_garbage_is_left_out() {
+        let (_dir, folder) = folder();
+        let path = folder.join(&order()).unwrap();
+        assert!(!std::fs::read_to_string(&path).unwrap().contains(SECRET));
         std::fs::write(path.with_file_name("torn.json"), b"{\"repo\":").unwrap();
-        assert_eq!(folder.all(), [(path.clone(), order)]);
-        folder.forget(&path);
+        assert_eq!(folder.all(), [(path.clone(), order())]);
+        folder.leave(&path, Ending::Forget);
         assert!(folder.all().is_empty());
+    }
+
+    #[test]
+    fn an_order_is_kept_as_long_as_one_of_equal_commands_wants_it() {
+        let (_dir, folder) = folder();
+        let path = folder.join(&order()).unwrap();
+        assert_eq!(folder.join(&order()).unwrap(), path);
+        folder.leave(&path, Ending::Forget);
+        assert!(path.exists(), "the other one is still at it");
+        folder.leave(&path, Ending::Keep);
+        assert!(path.exists(), "the other one failed for now");
+        folder.join(&order()).unwrap();
+        folder.leave(&path, Ending::Forget);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_last_command_stops_what_goes_on_without_one() {
+        let (_dir, folder) = folder();
+        let stopping = CancellationToken::new();
+        let path = folder.join(&order()).unwrap();
+        let stop = folder.resume(&path, &stopping);
+        folder.join(&order()).unwrap();
+        folder.leave(&path, Ending::Forget);
+        assert!(!stop.is_cancelled());
+        folder.leave(&path, Ending::Forget);
+        assert!(stop.is_cancelled() && !path.exists() && !stopping.is_cancelled());
+        // Whoever orders the same before that one has ended keeps the file.
+        folder.join(&order()).unwrap();
+        folder.leave_resumed(&path, Ending::Forget);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn what_goes_on_without_a_command_forgets_its_order_when_it_is_done_and_keeps_it_else() {
+        let (_dir, folder) = folder();
+        let path = folder.join(&order()).unwrap();
+        folder.leave(&path, Ending::Keep);
+        for (ending, kept) in [(Ending::Keep, true), (Ending::Forget, false)] {
+            folder.resume(&path, &CancellationToken::new());
+            folder.leave_resumed(&path, ending);
+            assert_eq!(path.exists(), kept);
+        }
     }
 }

@@ -67,9 +67,7 @@ impl Error {
             Error::NoSource { offline: true, .. } => Some(
                 "no peer holds it and hffs is offline: unset HF_HUB_OFFLINE, or start a machine that has it".to_owned(),
             ),
-            Error::NoSource { .. } => {
-                Some("what has come is kept: `hffs model add` goes on from there when a source is back".to_owned())
-            }
+            Error::NoSource { .. } => Some("what has come is kept until a source is back".to_owned()),
             Error::Wrong { .. } => Some("add it again with another endpoint (HF_ENDPOINT)".to_owned()),
             Error::Partial(error) => error.hint().map(str::to_owned),
             Error::Cache(error) => error.hint().map(str::to_owned),
