@@ -148,21 +148,33 @@ impl Home {
         self.own().join("daemon.lock")
     }
 
-    /// Every file and folder that hffs makes in its own directory; some may not be there.
+    /// Every file and folder that hffs makes beside the models; some may not be there.
     pub fn state_files(&self) -> Vec<PathBuf> {
         let own = self.own();
-        let named = ["ledger.jsonl", "pieces"].map(|name| own.join(name)).into_iter();
         let older_logs = (1..limits::LOG_FILES).map(|number| own.join(format!("hffs.log.{number}")));
         let ours = [
+            own.join("ledger.jsonl"),
+            own.join("pieces"),
             self.config_toml(),
             self.identity_key(),
             self.peers_toml(),
             self.unfinished(),
             self.log_file(),
             self.lock_file(),
-            own.join("control.sock"),
         ];
-        named.chain(ours).chain(older_logs).collect()
+        // It may lie elsewhere, and a pipe is no file.
+        let socket = (!cfg!(windows)).then(|| self.control_socket());
+        ours.into_iter().chain(socket).chain(older_logs).chain(self.scraps()).collect()
+    }
+
+    /// Temporary names in our own directory whose makers died before they gave them the final one.
+    fn scraps(&self) -> Vec<PathBuf> {
+        let is_scrap = |name: &str| {
+            let key = name.strip_prefix("identity.").and_then(|rest| rest.strip_suffix(".new"));
+            name.starts_with(".tmp") || key.is_some_and(|pid| pid.parse::<u32>().is_ok())
+        };
+        let entries = fs::read_dir(self.own()).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_scrap)).map(|entry| entry.path()).collect()
     }
 
     /// Where the daemon listens for commands.
@@ -359,6 +371,26 @@ mod tests {
         let home = Home::find(&user.environment(&[("HFFS_HOME", "~/work")])).unwrap();
         fs::write(home.own(), "in the way").unwrap();
         assert!(matches!(home.prepare(), Err(Error::NotWritable { .. })));
+    }
+
+    #[test]
+    fn state_is_what_hffs_made_and_nothing_that_a_user_keeps_beside_it() {
+        let user = User::new();
+        let home = Home::find(&user.environment(&[("HFFS_HOME", "~/work")])).unwrap();
+        home.prepare().unwrap();
+        let own = home.own();
+        for (name, ours) in [
+            (".tmpAb3xY9", true),
+            ("identity.4711.new", true),
+            ("identity.old.new", false),
+            ("notes.txt", false),
+            ("config.toml", true),
+            ("hffs.log.1", true),
+        ] {
+            fs::write(own.join(name), "").unwrap();
+            assert_eq!(home.state_files().contains(&own.join(name)), ours, "{name}");
+        }
+        assert!(cfg!(windows) || home.state_files().contains(&home.control_socket()));
     }
 
     #[cfg(unix)]

@@ -34,9 +34,9 @@ impl Error {
             Error::Config(error) => error.hint(),
             Error::Control(error) => error.hint(),
             Error::Cache(error) => error.hint().map(str::to_owned),
+            Error::Partial(error) => error.hint().map(str::to_owned),
             Error::Hub(error) => error.hint(),
             Error::Swarm(error) => error.hint(),
-            Error::Partial(_) => None,
             Error::Unfinished { .. } => Some("give yourself the right to read and write there".to_owned()),
         }
     }
