@@ -160,15 +160,18 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Reads the ledger, and shortens it when it has grown long with events that later ones undid.
-    pub(super) fn open(path: PathBuf) -> Self {
-        let ledger = Self { path, book: Mutex::default() };
-        if ledger.is_long()
-            && let Err(error) = ledger.compact()
+    /// The ledger in this file, which may not be there.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, book: Mutex::default() }
+    }
+
+    /// Shortens the ledger when it has grown long with events that later ones undid.
+    pub(super) fn shorten(&self) {
+        if self.is_long()
+            && let Err(error) = self.compact()
         {
-            warn!(path = %ledger.path.display(), %error, "could not shorten the ledger");
+            warn!(path = %self.path.display(), %error, "could not shorten the ledger");
         }
-        ledger
     }
 
     fn is_long(&self) -> bool {
@@ -379,7 +382,7 @@ mod tests {
     #[test]
     fn lines_of_other_processes_are_noticed() {
         let (_dir, path) = new();
-        let (daemon, command) = (Ledger::open(path.clone()), Ledger::open(path));
+        let (daemon, command) = (Ledger::new(path.clone()), Ledger::new(path));
         daemon.append(&[added(1)]).unwrap();
         command.append(&[added(2)]).unwrap();
         assert_eq!(daemon.added(&repo()).len(), 2);
@@ -389,7 +392,7 @@ mod tests {
     #[test]
     fn the_last_word_on_visibility_counts_and_silence_is_no_permission() {
         let (_dir, path) = new();
-        let ledger = Ledger::open(path);
+        let ledger = Ledger::new(path);
         assert!(!ledger.is_public(&digest(1)));
         ledger.append(&[visible(1, Visibility::Public)]).unwrap();
         assert!(ledger.is_public(&digest(1)));
@@ -400,12 +403,12 @@ mod tests {
     #[test]
     fn a_ledger_cut_at_any_byte_keeps_its_whole_lines_and_takes_new_ones() {
         let (_dir, path) = new();
-        Ledger::open(path.clone()).append(&[added(1), added(2)]).unwrap();
+        Ledger::new(path.clone()).append(&[added(1), added(2)]).unwrap();
         let bytes = fs::read(&path).unwrap();
         for cut in 0..=bytes.len() {
             fs::write(&path, &bytes[..cut]).unwrap();
             let whole = bytes[..cut].iter().filter(|&&byte| byte == b'\n').count();
-            let ledger = Ledger::open(path.clone());
+            let ledger = Ledger::new(path.clone());
             assert_eq!(ledger.added(&repo()).len(), whole);
             ledger.append(&[added(3)]).unwrap();
             // A line that lost only its line break is whole again once another follows.
@@ -420,16 +423,16 @@ mod tests {
         let mut bytes = vec![b'x'; 3 * limits::LEDGER_LINE_BYTES_MAX as usize + 17];
         bytes.push(b'\n');
         fs::write(&path, bytes).unwrap();
-        let ledger = Ledger::open(path.clone());
+        let ledger = Ledger::new(path.clone());
         ledger.append(&[added(1)]).unwrap();
         assert_eq!(ledger.added(&repo()).len(), 1);
-        assert_eq!(Ledger::open(path).added(&repo()).len(), 1);
+        assert_eq!(Ledger::new(path).added(&repo()).len(), 1);
     }
 
     #[test]
     fn a_long_ledger_is_shortened_and_says_the_same() {
         let (_dir, path) = new();
-        let ledger = Ledger::open(path.clone());
+        let ledger = Ledger::new(path.clone());
         ledger.append(&[added(1), added(2), visible(1, Visibility::Public)]).unwrap();
         let undone =
             Line::Removed { repo: repo(), commit: "c".repeat(40).parse().unwrap(), path: "f2".parse().unwrap() };
@@ -437,7 +440,8 @@ mod tests {
         while fs::metadata(&path).unwrap().len() <= limits::LEDGER_COMPACT_BYTES {
             ledger.append(&burst).unwrap();
         }
-        let short = Ledger::open(path.clone());
+        let short = Ledger::new(path.clone());
+        short.shorten();
         assert!(fs::metadata(&path).unwrap().len() < 2_000);
         for ledger in [&ledger, &short] {
             assert_eq!(ledger.added(&repo()).len(), 2);
@@ -453,7 +457,7 @@ mod tests {
         fn foreign_bytes_in_the_ledger_do_no_harm(junk in proptest::collection::vec(any::<u8>(), 0..300)) {
             let (_dir, path) = new();
             fs::write(&path, &junk).unwrap();
-            let ledger = Ledger::open(path);
+            let ledger = Ledger::new(path);
             ledger.append(&[added(1)]).unwrap();
             prop_assert!(ledger.added(&repo()).contains_key(&("c".repeat(40).parse().unwrap(), "f1".parse().unwrap())));
             prop_assert!(!ledger.is_public(&digest(1)));

@@ -115,17 +115,24 @@ impl Cache {
     /// Opens the cache in `hub_cache` and makes it where there is none; `own` is the `hffs` folder of
     /// the work directory.
     pub fn open(hub_cache: &Path, own: &Path) -> Result<Cache, Error> {
-        let root = absolute(hub_cache)?;
-        let own = absolute(own)?;
-        for folder in [&root, &own] {
+        let cache = Self::look_at(hub_cache, own)?;
+        for folder in [&cache.0.root, &cache.0.own] {
             fs::create_dir_all(folder).map_err(|error| Error::at("create", folder, error))?;
         }
-        mark_as_cache(&root);
-        let ledger = ledger::Ledger::open(own.join("ledger.jsonl"));
+        mark_as_cache(&cache.0.root);
+        cache.0.ledger.shorten();
+        Ok(cache)
+    }
+
+    /// The same for whoever only wants to see what is there: nothing is made, so a cache that may not be
+    /// written to can be looked at.
+    pub fn look_at(hub_cache: &Path, own: &Path) -> Result<Cache, Error> {
+        let root = absolute(hub_cache)?;
+        let own = absolute(own)?;
         Ok(Self(Arc::new(Room {
+            ledger: ledger::Ledger::new(own.join("ledger.jsonl")),
             root,
             own,
-            ledger,
             index: Mutex::default(),
             unsynced: Mutex::default(),
             symlinks: OnceLock::new(),

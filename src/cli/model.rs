@@ -95,9 +95,8 @@ pub(super) struct Rm {
 /// Lists repos, or the files of one, or says where one file is.
 pub(super) fn ls(ls: Ls, environment: &Environment, printer: Printer) -> Outcome {
     let home = Home::find(environment)?;
-    // A cache that nobody has written to yet is not made by looking at it.
-    let repos = if home.hub_cache().exists() { open(&home)?.repos() } else { Vec::new() };
-    let repos = repos.into_iter().filter(|view| ls.repo_type.is_none_or(|kind| kind == view.repo.kind));
+    let cache = Cache::look_at(home.hub_cache(), &home.own())?;
+    let repos = cache.repos().into_iter().filter(|view| ls.repo_type.is_none_or(|kind| kind == view.repo.kind));
     let Some(id) = ls.repo_id else {
         let repos: Vec<docs::ListedRepo> = repos.map(listed_repo).collect();
         if repos.is_empty() {
@@ -110,7 +109,6 @@ pub(super) fn ls(ls: Ls, environment: &Environment, printer: Printer) -> Outcome
     if views.is_empty() {
         return Err(Wrong::new(format!("`{id}` is not on this machine")).hint(format!("hffs model add {id}")).into());
     }
-    let cache = open(&home)?;
     let mut files: Vec<FileView> = Vec::new();
     for view in &views {
         let of = ls.revision.as_ref().map(|revision| commit_of(view, revision)).transpose()?;

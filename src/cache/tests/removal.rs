@@ -172,6 +172,19 @@ fn a_repo_that_is_closed_is_closed_as_a_whole_and_opened_as_far_as_its_tree_goes
 }
 
 #[test]
+fn looking_at_a_cache_makes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let look = || Cache::look_at(&home.path().join("hub"), &home.path().join("hffs")).unwrap();
+    assert_eq!(look().repos(), []);
+    assert_eq!(everything(home.path()), [] as [PathBuf; 0]);
+    let content = sha256(b"hello");
+    let scene = Scene { cache: look(), home };
+    scene.foreign("a", 'c', "x", content, b"hello");
+    assert_eq!(scene.cache.files(&repo("a")).len(), 1);
+    assert!(!scene.home.path().join("hffs").exists());
+}
+
+#[test]
 fn a_read_only_cache_gives_an_error_that_names_the_path_and_a_hint() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Cache::open(&file.path().join("hub"), &file.path().join("hffs")).unwrap_err();
