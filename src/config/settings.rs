@@ -77,16 +77,24 @@ fn roles(listed: Vec<Listed>) -> Result<Vec<Endpoint>, String> {
     Ok(listed.into_iter().map(|one| Endpoint { role: role(&one), ..one.endpoint }).collect())
 }
 
-/// The names in `Written`: serde does not tell which keys it passed over.
+/// The names in `Written` and in `ListedTable`: serde does not tell which keys it passed over.
 const KEYS: [&str; 2] = ["port", "endpoints"];
+const ENDPOINT_KEYS: [&str; 2] = ["url", "role"];
+
+/// The keys that this version does not know.
+fn unknown(written: &toml::Table) -> impl Iterator<Item = &String> {
+    let listed = written.get("endpoints").and_then(toml::Value::as_array).into_iter().flatten();
+    let of_endpoints = listed.filter_map(toml::Value::as_table).flat_map(toml::Table::keys);
+    let of_endpoints = of_endpoints.filter(|key| !ENDPOINT_KEYS.contains(&key.as_str()));
+    written.keys().filter(|key| !KEYS.contains(&key.as_str())).chain(of_endpoints)
+}
 
 impl Settings {
     /// Reads `config.toml`; a missing file is one that says nothing.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let Some(written) = file::read_toml::<Written>(path)? else { return Ok(Self::default()) };
         let keys = file::read_toml::<toml::Table>(path)?.unwrap_or_default();
-        let unknown = keys.keys().filter(|key| !KEYS.contains(&key.as_str()));
-        let warnings = unknown.map(|key| format!("`{}` has an unknown key `{}`", path.display(), clean(key, 40)));
+        let warnings = unknown(&keys).map(|key| format!("`{}` has an unknown key `{}`", path.display(), clean(key, 40)));
         let wrong = |why| Error::Corrupted { path: path.to_owned(), line: 1, why };
         if written.endpoints.as_ref().is_some_and(|list| list.len() > limits::ENDPOINTS_MAX) {
             return Err(wrong(format!("there are more than {} endpoints", limits::ENDPOINTS_MAX)));
@@ -154,6 +162,9 @@ mod tests {
         assert_eq!(settings.port, Some(1));
         assert_eq!(settings.warnings.len(), 2);
         assert!(settings.warnings.iter().any(|warning| warning.contains("`colour`")), "{:?}", settings.warnings);
+        // A slip in `role` would send the token elsewhere than meant.
+        let settings = read("[[endpoints]]\nurl = \"http://hub.corp\"\nrol = \"hub\"").unwrap();
+        assert!(settings.warnings.iter().any(|warning| warning.contains("`rol`")), "{:?}", settings.warnings);
     }
 
     #[test]
