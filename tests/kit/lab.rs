@@ -72,6 +72,12 @@ impl Lab {
         tool(&format!("ip link set {} up", self.cable));
         self.rules("add table bridge count\nadd chain bridge count c { type filter hook forward priority -10; }");
         self.rules("add table bridge block\nadd chain bridge block c { type filter hook forward priority 0; }");
+        // The Hub's cable ends outside the lab, where other daemons may run; they are not to be found from here.
+        self.rules(
+            "add table bridge wall\nadd chain bridge wall c { type filter hook forward priority 0; }\n\
+             add rule bridge wall c iifname \"hub\" udp dport 5353 drop\n\
+             add rule bridge wall c oifname \"hub\" udp dport 5353 drop",
+        );
     }
 
     fn namespace(&mut self, name: &str) {
@@ -98,13 +104,16 @@ impl Lab {
         Node::new(name, self.ip(last).into(), Some(namespace))
     }
 
-    /// A second cable from a machine to the same switch, with an address of its own.
+    /// A second cable from a machine to the same switch, with an address of its own. Either one is enough: as on
+    /// desktops, an unplugged cable is not taken for the way to anywhere.
     pub fn second_cable(&self, node: &Node) -> IpAddr {
         let IpAddr::V4(first) = node.ip else { panic!("machines have IPv4 addresses first") };
         let (port, ip) = (format!("{}2", port(node)), self.ip(first.octets()[3] + 100));
         let namespace = self.of(node);
         tool(&format!("ip -n {} link add {port} type veth peer name eth1 netns {namespace}", self.switch));
         tool(&format!("ip -n {} link set {port} master br0 up", self.switch));
+        let heed = "net.ipv4.conf.all.ignore_routes_with_linkdown=1";
+        tool(&format!("ip netns exec {namespace} sysctl -q -w {heed}"));
         tool(&format!("ip -n {namespace} addr add {ip}/24 dev eth1"));
         tool(&format!("ip -n {namespace} link set eth1 up"));
         ip.into()

@@ -93,12 +93,13 @@ fn peers_are_added_by_ipv6_address_and_by_name_too() {
     let Some(mut lab) = Lab::new() else { return };
     lab.drop_multicast();
     let (a, b, c) = (lab.node("a"), lab.node("b"), lab.node("c"));
+    // A process sees the hosts file that was there when it started.
+    lab.name(&c, "machine-a", a.ip);
     for node in [&a, &b, &c] {
         node.start();
     }
     b.cli(&["peer", "add", &lab.ip6_of(&a).to_string()]).ok();
     meet(&a, &b, secs(10) + COMMAND);
-    lab.name(&c, "machine-a", a.ip);
     c.cli(&["peer", "add", "machine-a"]).ok();
     meet(&a, &c, secs(10) + COMMAND);
 }
