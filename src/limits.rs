@@ -59,10 +59,11 @@ pub const ENDPOINT_TURN: Duration = Duration::from_secs(60);
 pub const PIECES_PER_RANGE_MIN: u32 = 8;
 /// A range without a byte for this long may be fetched from an idle source as well.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(1_000);
-/// Peers that hold everything are measured for this long before the WAN is asked to help.
+/// Peers have to be slower than full LAN speed for this long before the WAN is asked to help.
 pub const LAN_HEAD_START: Duration = Duration::from_millis(1_000);
-/// Peers that together give this many bytes a second are "full LAN speed": the WAN is left alone.
-pub const LAN_FULL_BYTES_PER_SEC: f64 = 40.0e6;
+/// Peers that together give this many bytes a second are "full LAN speed": the WAN is left alone. It is
+/// what a busy machine still takes of a gigabit, and more than the lines that labs share.
+pub const LAN_FULL_BYTES_PER_SEC: f64 = 25.0e6;
 /// The WAN is also left alone when the peers give this many times what it gives.
 pub const LAN_OVER_WAN: f64 = 8.0;
 /// Waiting time after a source's first failure; it doubles up to `SOURCE_BACKOFF_MAX`.

@@ -17,6 +17,7 @@ use super::claims::{Claims, Standing};
 use super::holders::Offers;
 use super::landing::{Arrival, Landing, lock};
 use super::ranges::{How, from_endpoint, from_peer};
+use super::rates::DownloadId;
 use super::tally::Tally;
 use super::{Error, Inner};
 use crate::config::{Access, Endpoint, Role};
@@ -64,6 +65,7 @@ enum Progress {
 /// The driver of one plan.
 struct Driver<'a> {
     task: &'a Task,
+    id: DownloadId,
     landing: Arc<Landing>,
     plan: Plan,
     running: HashMap<RangeId, Control>,
@@ -139,6 +141,7 @@ impl Task {
     ) -> Result<(), Error> {
         let mut driver = Driver {
             task: self,
+            id: lock(&self.inner.rates).begin(),
             landing: Arc::clone(landing),
             plan: Plan::after(*range, partial.cut(), partial.have(), Instant::now()),
             running: HashMap::new(),
@@ -271,11 +274,7 @@ impl Driver<'_> {
             tokio::select! {
                 () = landing.bell.notified() => {}
                 Some(ended) = self.tasks.join_next() => self.range_ended(ended)?,
-                _ = tick.tick() => {
-                    self.step(Event::Tick);
-                    let elsewhere = inner.lan_elsewhere(content.digest, self.plan.lan_rate());
-                    self.step(Event::LanElsewhere(elsewhere));
-                }
+                _ = tick.tick() => self.tick(),
                 (offers, lists) = &mut question, if asking => {
                     asking = false;
                     asked_at = Some(Instant::now());
@@ -320,6 +319,17 @@ impl Driver<'_> {
             let _ = hashing.await;
         }
         Ok(())
+    }
+
+    /// Lets time pass, and tells the plan what else its sources are doing.
+    fn tick(&mut self) {
+        let elsewhere = {
+            let mut rates = lock(&self.task.inner.rates);
+            rates.tell(self.id, self.plan.rates());
+            rates.of_peers_elsewhere(self.id)
+        };
+        self.step(Event::LanElsewhere(elsewhere));
+        self.step(Event::Tick);
     }
 
     /// Hashes what has come so far without a gap, beside the transfer.
@@ -515,12 +525,7 @@ impl Driver<'_> {
 
 impl Drop for Driver<'_> {
     fn drop(&mut self) {
-        self.task.inner.lan_elsewhere(self.task.place.content.digest, None);
-        for source in self.plan.sources() {
-            if let Some(rate) = self.plan.rate(source) {
-                self.task.inner.remember_rate(source, rate);
-            }
-        }
+        lock(&self.task.inner.rates).end(self.id);
     }
 }
 

@@ -12,6 +12,7 @@ mod holders;
 mod landing;
 mod naming;
 mod ranges;
+mod rates;
 mod select;
 mod shared;
 mod tally;
@@ -41,6 +42,7 @@ pub use error::Error;
 use holders::Holders;
 use landing::lock;
 pub use naming::Meaning;
+use rates::Rates;
 use shared::Shared;
 pub use tally::Tally;
 
@@ -125,12 +127,10 @@ struct Inner {
     running: Mutex<HashMap<Digest, Shared>>,
     small: Semaphore,
     large: Semaphore,
-    /// What sources gave last, in bytes a second: where the next file begins.
-    rates: Mutex<HashMap<Source, f64>>,
+    /// What sources give, or gave last: where the next file begins, and whether the LAN is full.
+    rates: Mutex<Rates>,
     /// Sources that sent provably wrong bytes, and when.
     convicts: Mutex<HashMap<Source, Instant>>,
-    /// What peers give for each running file, in bytes a second: together they fill the wire.
-    lan: Mutex<HashMap<Digest, f64>>,
 }
 
 impl Fetcher {
@@ -146,7 +146,6 @@ impl Fetcher {
             large: Semaphore::new(limits::LARGE_FILES_AT_ONCE),
             rates: Mutex::default(),
             convicts: Mutex::default(),
-            lan: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -392,21 +391,7 @@ impl Inner {
         lock(&self.convicts).get(source).is_some_and(|at| at.elapsed() < ban)
     }
 
-    /// Notes what peers give for one file, and says what they give for all others.
-    fn lan_elsewhere(&self, digest: Digest, rate: Option<f64>) -> f64 {
-        let mut lan = lock(&self.lan);
-        match rate {
-            Some(rate) => lan.insert(digest, rate),
-            None => lan.remove(&digest),
-        };
-        lan.iter().filter(|(other, _)| **other != digest).map(|(_, rate)| rate).sum()
-    }
-
     fn rate(&self, source: &Source) -> Option<f64> {
-        lock(&self.rates).get(source).copied()
-    }
-
-    fn remember_rate(&self, source: &Source, rate: f64) {
-        lock(&self.rates).insert(source.clone(), rate);
+        lock(&self.rates).of(source)
     }
 }

@@ -84,24 +84,33 @@ impl Plan {
         if peers().next().is_none() {
             return Wan::Helps;
         }
-        let lan_rate: Option<f64> = peers().filter_map(|(_, state)| state.rate()).reduce(|a, b| a + b);
         let wan_rate: Option<f64> = self
             .sources
             .iter()
             .filter(|(source, _)| matches!(source, Source::Endpoint(_)))
             .filter_map(|(_, state)| state.rate())
             .reduce(|a, b| a + b);
-        let fills_gaps = match lan_rate {
-            None => now.saturating_duration_since(self.started) < limits::LAN_HEAD_START,
-            Some(lan) => {
-                let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
-                let nearly_done = left as f64 / lan.max(1.0) < limits::LAN_HEAD_START.as_secs_f64();
-                lan + self.lan_elsewhere >= limits::LAN_FULL_BYTES_PER_SEC
-                    || nearly_done
-                    || wan_rate.is_some_and(|wan| lan >= wan * limits::LAN_OVER_WAN)
-            }
-        };
+        let lan = self.lan_rate();
+        let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
+        let nearly_done = left as f64 / lan.max(1.0) < limits::LAN_HEAD_START.as_secs_f64();
+        // Peers that were slow for other files need not show it again.
+        let known: Option<f64> = peers().map(|(_, state)| state.known()).sum();
+        let known_slow = known.is_some_and(|known| known * limits::LAN_OVER_WAN < limits::LAN_FULL_BYTES_PER_SEC);
+        let is_slow =
+            self.lan_slow_since.is_some_and(|since| now.saturating_duration_since(since) >= limits::LAN_HEAD_START);
+        let fills_gaps =
+            !(is_slow || known_slow) || nearly_done || wan_rate.is_some_and(|wan| lan >= wan * limits::LAN_OVER_WAN);
         if fills_gaps { Wan::FillsGaps } else { Wan::Helps }
+    }
+
+    /// Notes whether the peers give full LAN speed. One look is not believed: a request on its way, or a
+    /// disk that writes back what it took, makes a fast line look slow for a moment.
+    pub(super) fn watch_lan(&mut self, now: Instant) {
+        if self.lan_rate() + self.lan_elsewhere >= limits::LAN_FULL_BYTES_PER_SEC {
+            self.lan_slow_since = None;
+        } else {
+            self.lan_slow_since.get_or_insert(now);
+        }
     }
 
     /// Ends the endpoints' running ranges after their current piece, where a peer offers the rest.

@@ -157,7 +157,8 @@ pub struct Plan {
     next_range: u64,
     wanted_next: u32,
     wan_from: u32,
-    started: Instant,
+    /// Since when peers have given less than full LAN speed.
+    lan_slow_since: Option<Instant>,
 }
 
 impl Plan {
@@ -180,7 +181,7 @@ impl Plan {
             next_range: range.0,
             wanted_next: 0,
             wan_from: 0,
-            started: now,
+            lan_slow_since: Some(now),
         }
     }
 
@@ -261,6 +262,7 @@ impl Plan {
                 for state in self.sources.values_mut() {
                     state.measure(now);
                 }
+                self.watch_lan(now);
                 self.drop_stalled(now, &mut actions);
             }
         }
@@ -300,9 +302,8 @@ impl Plan {
     }
 
     /// What the peers give for this file, in bytes a second, as far as it was measured.
-    pub fn lan_rate(&self) -> Option<f64> {
-        let peers = self.sources.iter().filter(|(source, _)| matches!(source, Source::Peer(_)));
-        peers.filter(|(_, state)| state.running() > 0).filter_map(|(_, state)| state.rate()).reduce(|a, b| a + b)
+    fn lan_rate(&self) -> f64 {
+        self.rates().filter(|(source, _)| matches!(source, Source::Peer(_))).map(|(_, rate)| rate).sum()
     }
 
     /// How many sources are bringing pieces now: peers, and endpoints.
@@ -312,9 +313,10 @@ impl Plan {
         (peers, busy.len() - peers)
     }
 
-    /// What a source was measured to give, in bytes a second; `None` before it was.
-    pub fn rate(&self, source: &Source) -> Option<f64> {
-        self.sources.get(source).and_then(|state| state.rate())
+    /// What the sources that are bringing pieces now were measured to give, in bytes a second.
+    pub fn rates(&self) -> impl Iterator<Item = (&Source, f64)> {
+        let busy = self.sources.iter().filter(|(_, state)| state.running() > 0);
+        busy.filter_map(|(source, state)| Some((source, state.rate()?)))
     }
 
     /// An offer about another number of pieces speaks of another file.

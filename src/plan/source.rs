@@ -36,6 +36,8 @@ pub(super) struct SourceState {
     /// Pieces that came from it and were wrong: not asked of it again.
     refused: BTreeSet<u32>,
     rate: Option<f64>,
+    /// What it gave before this file, as far as that is known.
+    known: Option<f64>,
     /// What has come since the last look, and when that was; `None` while nothing runs.
     window: Option<(u64, Instant)>,
     running: usize,
@@ -51,6 +53,7 @@ impl SourceState {
             place,
             refused: BTreeSet::new(),
             rate,
+            known: rate,
             window: None,
             running: 0,
             failures: 0,
@@ -85,6 +88,11 @@ impl SourceState {
     /// Bytes a second, as far as it was measured.
     pub(super) fn rate(&self) -> Option<f64> {
         self.rate
+    }
+
+    /// Bytes a second that it gave before this file.
+    pub(super) fn known(&self) -> Option<f64> {
+        self.known
     }
 
     pub(super) fn running(&self) -> usize {

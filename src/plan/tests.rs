@@ -129,11 +129,10 @@ fn simulate(size: u64, lines: &[(Source, Line)]) -> Outcome {
 
 #[test]
 fn sources_of_all_speeds_add_up() {
-    let lines =
-        [(peer(0), Line::of(12.0)), (peer(1), Line::of(12.0)), (peer(2), Line::of(3.0)), (hub(0), Line::of(6.0))];
+    let lines = [(peer(0), Line::of(8.0)), (peer(1), Line::of(8.0)), (peer(2), Line::of(3.0)), (hub(0), Line::of(6.0))];
     let outcome = simulate(512 * MIB, &lines);
     assert!(outcome.done);
-    let ideal = 512.0 / 33.0;
+    let ideal = 512.0 / 25.0;
     assert!(outcome.secs < ideal * 1.15 + 1.0, "took {} s, ideal {ideal} s", outcome.secs);
     assert!(outcome.total() < 512 * MIB * 102 / 100, "{} bytes for {}", outcome.total(), 512 * MIB);
 }
@@ -143,6 +142,38 @@ fn a_fast_lan_leaves_the_wan_alone() {
     let outcome = simulate(1024 * MIB, &[(peer(0), Line::of(100.0)), (hub(0), Line::of(10.0))]);
     assert!(outcome.done);
     assert_eq!(outcome.from(&hub(0)), 0.0);
+}
+
+#[test]
+fn a_lan_that_many_files_share_leaves_the_wan_alone_too() {
+    let cut = Cut::new(1024 * MIB);
+    let begin = Instant::now();
+    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), begin);
+    let mut asked = Vec::new();
+    for source in [peer(0), hub(0)] {
+        asked.extend(plan.step(Event::Joined { source, offer: Offer::Whole, rate: None }, begin));
+    }
+    // A tenth of a full line comes for this file, and the rest of it for others.
+    for tick in 1..40 {
+        let now = begin + limits::PLAN_TICK * tick;
+        let ranges = asked.iter().filter_map(|action| match action {
+            Action::Ask { range, source: Source::Peer(_), .. } => Some(*range),
+            _ => None,
+        });
+        for range in ranges.take(4).collect::<Vec<_>>() {
+            plan.step(Event::Received { range, bytes: 200_000 }, now);
+        }
+        plan.step(Event::LanElsewhere(limits::LAN_FULL_BYTES_PER_SEC), now);
+        asked.extend(plan.step(Event::Tick, now));
+    }
+    assert!(!asked.iter().any(|action| matches!(action, Action::Ask { source: Source::Endpoint(_), .. })));
+    // When the others are done, this file's share shows how slow the line is.
+    let now = begin + limits::PLAN_TICK * 40;
+    plan.step(Event::LanElsewhere(0.0), now);
+    let asked = plan.step(Event::Tick, now);
+    assert!(!asked.iter().any(|action| matches!(action, Action::Ask { source: Source::Endpoint(_), .. })));
+    let asked = plan.step(Event::Tick, now + limits::LAN_HEAD_START);
+    assert!(asked.iter().any(|action| matches!(action, Action::Ask { source: Source::Endpoint(_), .. })));
 }
 
 #[test]
