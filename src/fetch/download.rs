@@ -73,6 +73,9 @@ struct Driver<'a> {
     /// Sources that are out for this download, and why.
     out: Vec<(Source, String)>,
     sequential: BTreeSet<Source>,
+    /// Peers that have gone away. One that returns is a new source: how often it failed while it was away
+    /// says nothing about it.
+    gone: BTreeSet<Source>,
     last_trouble: Option<String>,
     /// Whether the source that answered last asked to be left alone for a while.
     told_to_wait: bool,
@@ -148,6 +151,7 @@ impl Task {
             tasks: JoinSet::new(),
             out: Vec::new(),
             sequential: BTreeSet::new(),
+            gone: BTreeSet::new(),
             last_trouble: None,
             told_to_wait: false,
         };
@@ -292,6 +296,7 @@ impl Driver<'_> {
                     || asked_at.is_none_or(|at| at.elapsed() > limits::HOLDERS_AGE))
             {
                 changes.mark_unchanged();
+                self.note_the_gone();
                 question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
                 asking = true;
                 self.join_endpoints();
@@ -460,6 +465,12 @@ impl Driver<'_> {
         self.out.iter().any(|(out, _)| out == source) || self.task.inner.is_convicted(source)
     }
 
+    fn note_the_gone(&mut self) {
+        let here: BTreeSet<_> = self.task.inner.swarm.active().into_iter().map(|peer| peer.id).collect();
+        let gone = |source: &&Source| matches!(source, Source::Peer(peer) if !here.contains(peer));
+        self.gone.extend(self.plan.sources().filter(gone).cloned());
+    }
+
     fn join_peers(&mut self, offers: Offers) {
         for (peer, offer) in offers {
             if matches!(offer, Offer::Pieces(_)) {
@@ -467,6 +478,9 @@ impl Driver<'_> {
             }
             let source = Source::Peer(peer);
             if !self.is_out(&source) {
+                if self.gone.remove(&source) {
+                    self.step(Event::Left(source.clone()));
+                }
                 let rate = self.task.inner.rate(&source);
                 self.step(Event::Joined { source, offer, rate });
             }

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_a_source_gives_is_the_sum_over_downloads_and_outlives_them() {
-        let (peer, hub) = (Source::read("peer 12D3KooWNumberOne"), Source::read("endpoint https://hub"));
+        let (peer, hub) = (Source::read("peer 12D3KooWNumberTwo"), Source::read("endpoint https://hub"));
         let mut rates = Rates::default();
         let (one, other) = (rates.begin(), rates.begin());
         rates.tell(one, [(&peer, 10.0), (&hub, 5.0)].into_iter());
