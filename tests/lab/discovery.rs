@@ -1,6 +1,6 @@
 //! Who sees whom, how soon, and how soon no longer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::kit::hub::{MIB, Repo, unique};
 use crate::kit::lab::Lab;
@@ -157,17 +157,91 @@ fn a_changed_identity_at_a_paired_address_is_shown_and_not_trusted() {
     assert!(pinned["via"].to_string().contains("manual"), "{pinned:#}");
 }
 
+/// Lists that name one peer, however long one looks.
+#[track_caller]
+fn list_one_peer_each(nodes: [&Node; 2]) {
+    let until = Instant::now() + secs(4);
+    while Instant::now() < until {
+        for node in nodes {
+            let peers = node.json(&["peer", "ls"]);
+            assert_eq!(peers.as_array().unwrap().len(), 1, "{peers:#}");
+        }
+    }
+}
+
 #[test]
-fn the_same_peer_on_two_cables_is_one_peer() {
+fn the_same_peer_on_two_cables_is_one_peer_and_one_cable_is_enough() {
     let Some(mut lab) = Lab::new() else { return };
     let (a, b) = (lab.node("a"), lab.node("b"));
     lab.second_cable(&a);
+    lab.second_cable(&b);
     a.start();
     b.start();
     meet(&a, &b, secs(5) + COMMAND);
-    let peers = b.json(&["peer", "ls"]);
-    assert_eq!(peers.as_array().unwrap().len(), 1, "{peers:#}");
-    assert_eq!(a.json(&["peer", "ls"]).as_array().unwrap().len(), 1);
+    list_one_peer_each([&a, &b]);
+    // Whichever cable the connection runs over, the other one keeps them together, or brings them together again. A
+    // connection that died with its cable is noticed by the time that this looks.
+    lab.unplug(&a);
+    let (id, noticed) = (a.peer_id(), Instant::now() + secs(12));
+    until("b still, or again, sees a", secs(25) + COMMAND, || Instant::now() > noticed && b.sees_active(&id));
+    list_one_peer_each([&a, &b]);
+}
+
+#[test]
+fn a_peer_that_is_both_found_and_added_is_one_peer_and_outlives_the_pairing() {
+    let Some(mut lab) = Lab::new() else { return };
+    let (a, b) = (lab.node("a"), lab.node("b"));
+    a.start();
+    b.start();
+    meet(&a, &b, secs(5) + COMMAND);
+    b.pair(&a);
+    let id = a.peer_id();
+    let via = || b.peer(&id).expect("a in b's list")["via"].to_string();
+    assert!(via().contains("manual") && via().contains("mdns"), "{}", via());
+    list_one_peer_each([&a, &b]);
+    b.cli(&["peer", "rm", &a.ip.to_string()]).ok();
+    assert!(!via().contains("manual"), "{}", via());
+    until("b still, or again, sees a", secs(10) + COMMAND, || b.sees_active(&id));
+}
+
+#[test]
+fn a_machine_that_is_added_under_its_own_address_is_no_peer() {
+    let Some(mut lab) = Lab::new() else { return };
+    let (a, b) = (lab.node("a"), lab.node("b"));
+    a.start();
+    b.start();
+    meet(&a, &b, secs(5) + COMMAND);
+    a.cli(&["peer", "add", &a.ip.to_string()]).fails(1);
+    list_one_peer_each([&a, &b]);
+}
+
+#[test]
+fn peers_that_only_multicast_told_of_return_as_soon_as_added_ones() {
+    let Some(mut lab) = Lab::new() else { return };
+    let (a, b) = (lab.node("a"), lab.node("b"));
+    a.start();
+    b.start();
+    meet(&a, &b, secs(5) + COMMAND);
+    let id = a.peer_id();
+    a.kill9();
+    until("a is missed", secs(15) + COMMAND, || !b.sees_active(&id));
+    a.start();
+    meet(&a, &b, secs(10) + COMMAND);
+    lab.unplug(&b);
+    until("a is missed", secs(15) + COMMAND, || !b.sees_active(&id));
+    lab.plug(&b);
+    println!("back after {:?}", meet(&a, &b, secs(10) + COMMAND));
+}
+
+#[test]
+fn a_daemon_that_started_without_its_cable_is_found_once_that_is_plugged_in() {
+    let Some(mut lab) = Lab::new() else { return };
+    let (a, b) = (lab.node("a"), lab.node("b"));
+    a.start();
+    lab.unplug(&b);
+    b.start();
+    lab.plug(&b);
+    println!("met after {:?}", meet(&a, &b, secs(10) + COMMAND));
 }
 
 #[test]

@@ -12,6 +12,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod bad_lines;
 mod discovery;
 mod itself;
 mod transfer;
