@@ -1,7 +1,8 @@
 //! The test Hub on its own, for scripts: serves made-up repos and prints where.
 //!
-//! `test-hub [--ip IP] [--size MIB] [--seed N]` serves `org/model` with one large file of that size, `org/small` and the
-//! dataset `org/data`, prints `hub URL` and `control URL` (see `tests/kit/hub/control.rs`), and runs until it is ended.
+//! `test-hub [--ip IP] [--size MIB] [--seed N] [--many N]` serves `org/model` with one large file of that size,
+//! `org/small`, the dataset `org/data`, and `org/many` with N files of 10 KB; prints `hub URL` and `control URL`
+//! (see `tests/kit/hub/control.rs`), and runs until it is ended.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a tool of the tests")]
 
 #[path = "../tests/kit/hub/mod.rs"]
@@ -30,6 +31,8 @@ fn main() {
     let size: usize = option("--size").unwrap_or("32").parse().expect("--size takes mebibytes");
     let seed: u64 = option("--seed").unwrap_or("1").parse().expect("--seed takes a number");
 
+    let many: u64 = option("--many").unwrap_or("0").parse().expect("--many takes a number");
+
     let mut hub = TestHub::start(ip)
         .with(
             Repo::model("org/model")
@@ -40,6 +43,10 @@ fn main() {
         )
         .with(Repo::model("org/small").file("config.json", "{}").lfs("weights.bin", seeded(seed + 1, MIB)))
         .with(Repo::dataset("org/data").lfs("train.parquet", seeded(seed + 2, MIB)));
+    if many > 0 {
+        let small = |repo: Repo, n: u64| repo.file(&format!("{:02}/{n:05}.bin", n % 20), seeded(seed + 3 + n, 10_000));
+        hub.put((0..many).fold(Repo::model("org/many"), small));
+    }
     println!("hub {}", hub.url());
     println!("control {}", hub.control_url());
     loop {

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A large file from one peer to another over a cable, against what people use today: curl from nginx, and scp.
+# Files from one peer to another over a cable, against what people use today: curl from nginx, and scp.
 #
 #   scripts/bench.sh [ROUNDS] [MIB]        5 rounds of 1024 MiB by default; needs root
 #
 # Two network namespaces and one veth pair. The tools take turns, so that a busy machine is busy for all of them; every
-# file arrives as a new one; ours is the time until a verified file has its final name. Medians count, and ratios more
-# than figures. CPU seconds are user and system time of the processes on each side.
+# file arrives as a new one; ours is the time until a verified file has its final name, from the start of the command.
+# Medians count, and ratios more than figures. CPU seconds are user and system time of the processes on each side; the
+# kernel's work for a virtual cable is charged to whoever it happens to interrupt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/need.sh
@@ -13,8 +14,10 @@ export PATH="$PATH:/usr/sbin:/sbin"
 
 rounds=${1:-5}
 mib=${2:-1024}
+small_files=2000
+listed_files=20000
 ((EUID == 0)) || { echo "skipped: needs root"; exit 0; }
-need ip=iproute2 nginx=nginx-light curl=curl scp=openssh-client sshd=openssh-server
+need ip=iproute2 nginx=nginx-light curl=curl scp=openssh-client sshd=openssh-server openssl=openssl
 cargo build --locked --quiet --release --bin hffs --example test-hub
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
 hffs=$target/hffs
@@ -59,6 +62,9 @@ cpu() {
     done
     echo "$sum"
 }
+# The most memory that a process has had so far, or has now, in MB.
+peak() { awk '/^VmHWM/ { print $2 / 1000 }' "/proc/$1/status"; }
+memory() { awk '/^VmRSS/ { print $2 / 1000 }' "/proc/$1/status"; }
 # The pid in a file that a daemon writes when it is ready.
 pid_in() {
     until [[ -s $1 ]]; do sleep 0.05; done
@@ -67,7 +73,8 @@ pid_in() {
 
 # ---- the giver: the file once in an hffs cache, and both servers over the same bytes ------------------
 
-env -i PATH="$PATH" ip netns exec "$giver" "$target/examples/test-hub" --size "$mib" >"$work/hub.txt" &
+env -i PATH="$PATH" ip netns exec "$giver" "$target/examples/test-hub" --size "$mib" --many "$small_files" \
+    >"$work/hub.txt" &
 pids+=($!)
 until [[ $(wc -l <"$work/hub.txt") -ge 2 ]]; do sleep 0.1; done
 hub=$(sed -n 's/^hub //p' "$work/hub.txt")
@@ -82,23 +89,41 @@ on() {
     ip netns exec "$namespace" env -i "${clean[@]}" "$hffs" "$@"
 }
 json_number() { tr -d ' \n' | sed "s/.*\"$1\":\([0-9]*\).*/\1/"; }
+pid_of() { on "$1" '' --json daemon status | json_number pid; }
 
 mkdir "$work/giver"
-on giver "$hub" -q daemon start
+on giver "$hub" -q daemon start >/dev/null
 on giver "$hub" -q model add org/model >/dev/null
-source_file=$(on giver "$hub" model ls --repo_id org/model --file model.safetensors)
-giver_pid=$(on giver "$hub" --json daemon status | json_number pid)
-kill "${pids[0]}" # From here on, nobody has the file but the giver.
+on giver "$hub" -q model add org/many >/dev/null
+on giver "$hub" -q daemon stop
+kill "${pids[0]}" # From here on, nobody has the files but the giver.
+source_file=$(on giver '' model ls --repo_id org/model --file model.safetensors)
+# A new daemon, so that its peak of memory is that of giving.
+on giver '' -q daemon start >/dev/null
+giver_pid=$(pid_of giver)
 
 mkdir "$work/www"
 ln -s "$(readlink -f "$source_file")" "$work/www/file"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=10.99.0.1 -addext subjectAltName=IP:10.99.0.1 \
+    -keyout "$work/tls.key" -out "$work/tls.crt" 2>/dev/null
 cat >"$work/nginx.conf" <<CONF
 user root;
 worker_processes 1;
 pid $work/nginx.pid;
 error_log $work/nginx.log;
 events {}
-http { access_log off; sendfile on; tcp_nopush on; server { listen 10.99.0.1:8080; root $work/www; } }
+http {
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    server {
+        listen 10.99.0.1:8080;
+        listen 10.99.0.1:8443 ssl;
+        ssl_certificate $work/tls.crt;
+        ssl_certificate_key $work/tls.key;
+        root $work/www;
+    }
+}
 CONF
 at_giver nginx -c "$work/nginx.conf"
 nginx_pid=$(pid_in "$work/nginx.pid")
@@ -129,30 +154,40 @@ pids+=("$sshd_pid")
 TIMEFORMAT='%R %U %S'
 timed() { { time "$@" >/dev/null 2>"$work/talk.txt"; } 2>&1; }
 
-with_hffs() {
+fresh_taker() {
     rm -rf "$work/taker" && mkdir "$work/taker"
-    on taker '' -q daemon start
+    on taker '' -q daemon start >/dev/null
     on taker '' -q peer add 10.99.0.1 >/dev/null
-    local taker_pid giver_before taker_before clock
-    taker_pid=$(on taker '' --json daemon status | json_number pid)
+    taker_pid=$(pid_of taker)
+}
+# hffs_adds WHAT… : prints the three, and the taker's peak of memory.
+hffs_adds() {
+    local giver_before taker_before clock
     giver_before=$(cpu "$giver_pid")
     taker_before=$(cpu "$taker_pid")
-    clock=$(timed on taker '' -q model add org/model model.safetensors)
-    echo "$clock $giver_before $(cpu "$giver_pid") $taker_before $(cpu "$taker_pid")" |
-        awk '{ print $1, $5 - $4, $7 - $6 + $2 + $3 }'
+    clock=$(timed on taker '' -q model add "$@")
+    echo "$clock $giver_before $(cpu "$giver_pid") $taker_before $(cpu "$taker_pid") $(peak "$taker_pid")" |
+        awk '{ print $1, $5 - $4, $7 - $6 + $2 + $3, $8 }'
+}
+
+with_hffs() {
+    fresh_taker
+    hffs_adds org/model model.safetensors
     cmp "$source_file" "$(on taker '' model ls --repo_id org/model --file model.safetensors)"
     on taker '' -q daemon stop
     rm -rf "$work/taker"
 }
 
-with_curl() {
+with_nginx() {
     local before clock
     before=$(cpu "${nginx_pids[@]}")
-    clock=$(timed at_taker curl -sf -o "$work/copy" http://10.99.0.1:8080/file)
+    clock=$(timed at_taker curl -sf --cacert "$work/tls.crt" -o "$work/copy" "$1")
     echo "$clock $before $(cpu "${nginx_pids[@]}")" | awk '{ print $1, $5 - $4, $2 + $3 }'
     cmp "$source_file" "$work/copy"
     rm "$work/copy"
 }
+with_curl() { with_nginx http://10.99.0.1:8080/file; }
+with_https() { with_nginx https://10.99.0.1:8443/file; }
 
 with_scp() {
     local before clock
@@ -166,7 +201,8 @@ with_scp() {
     rm "$work/copy"
 }
 
-tools=(hffs curl scp)
+tools=(hffs scp https curl)
+declare -A names=([hffs]=hffs [scp]=scp [https]="curl, https" [curl]="curl, http")
 for ((round = 1; round <= rounds; round++)); do
     for tool in "${tools[@]}"; do
         line=$("with_$tool")
@@ -174,24 +210,71 @@ for ((round = 1; round <= rounds; round++)); do
         printf 'round %d  %-5s %s\n' "$round" "$tool" "$line" >&2
     done
 done
+giver_peak=$(peak "$giver_pid")
+
+# ---- many small files, an idle daemon, a long list ---------------------------------------------------
+
+for ((round = 1; round <= rounds; round++)); do
+    fresh_taker
+    line=$(hffs_adds org/many)
+    echo "$line" >>"$work/small.txt"
+    printf 'round %d  small %s\n' "$round" "$line" >&2
+    on taker '' -q daemon stop
+done
+
+fresh_taker
+sleep 2
+idle_before=$(cpu "$taker_pid")
+sleep 20
+idle=$(echo "$idle_before $(cpu "$taker_pid")" | awk '{ print ($2 - $1) / 20 * 100 }')
+idle_memory=$(memory "$taker_pid")
+on taker '' -q daemon stop
+
+# Ten repos whose files differ, as another tool would have left them.
+for repo in {0..9}; do
+    folder=$work/taker/hub/models--org--listed$repo
+    commit=$(printf '%040x' "$repo")
+    mkdir -p "$folder/blobs" "$folder/refs" "$folder/snapshots/$commit"
+    printf %s "$commit" >"$folder/refs/main"
+    (
+        cd "$folder/blobs"
+        seq -f "$(printf '%030x' "$repo")%010.0f" 1 $((listed_files / 10)) | xargs touch
+        ln -sr -t "../snapshots/$commit" -- *
+    )
+done
+for ((round = 1; round <= rounds; round++)); do
+    timed on taker '' model ls >>"$work/ls.txt"
+done
 
 # ---- medians and ratios ------------------------------------------------------------------------------
 
-median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-column() { awk -v at="$2" '{ print $at }' "$work/$1.txt" | median; }
+# median FORMAT : of a column of numbers, with the least and the most.
+median() {
+    sort -n | awk -v format="$1" '{ v[NR] = $1 }
+        END { middle = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
+              printf format "  (" format " to " format ")\n", middle, v[1], v[NR] }'
+}
+column() { awk -v at="$2" '{ print $at }' "$work/$1.txt" | median "$3"; }
+first() { cut -d' ' -f1; }
 
-printf '\n%d MiB, median of %d rounds, load %s\n\n' "$mib" "$rounds" "$(cut -d' ' -f1-3 /proc/loadavg)"
-printf '%-22s %8s %8s %22s %22s\n' "" seconds MiB/s "giver CPU-s/GiB" "taker CPU-s/GiB"
-declare -A wall
+printf '\n%d MiB, medians of %d rounds, %d cores, load %s\n\n' "$mib" "$rounds" "$(nproc)" \
+    "$(cut -d' ' -f1-3 /proc/loadavg)"
+printf '%-14s %8s %8s %18s %18s %18s\n' "" seconds MiB/s "giver CPU-s/GiB" "taker CPU-s/GiB" "both CPU-s/GiB"
 for tool in "${tools[@]}"; do
-    wall[$tool]=$(column "$tool" 1)
-    awk -v name="$tool" -v wall="${wall[$tool]}" -v give="$(column "$tool" 2)" -v take="$(column "$tool" 3)" \
-        -v mib="$mib" 'BEGIN {
-            printf "%-22s %8.2f %8.0f %22.2f %22.2f\n", name, wall, mib / wall, give * 1024 / mib, take * 1024 / mib }'
+    both=$(awk '{ print $2 + $3 }' "$work/$tool.txt" | median %.4f | first)
+    awk -v name="${names[$tool]}" -v wall="$(column "$tool" 1 %.4f | first)" -v give="$(column "$tool" 2 %.4f | first)" \
+        -v take="$(column "$tool" 3 %.4f | first)" -v both="$both" -v mib="$mib" 'BEGIN {
+            gib = mib / 1024
+            printf "%-14s %8.2f %8.0f %18.2f %18.2f %18.2f\n", name, wall, mib / wall, give / gib, take / gib, both / gib }'
 done
 echo
-for tool in curl scp; do
+for tool in "${tools[@]:1}"; do
     # A ratio per round first: the machine's mood is the same within one.
-    ratio=$(paste "$work/hffs.txt" "$work/$tool.txt" | awk '{ print $4 / $1 }' | median)
-    printf 'hffs is %.2f times as fast as %s\n' "$ratio" "$tool"
+    printf 'hffs / %-12s %s times as fast\n' "${names[$tool]}" \
+        "$(paste -d' ' "$work/hffs.txt" "$work/$tool.txt" | awk '{ print $5 / $1 }' | median %.2f)"
 done
+printf '\npeak memory          taker %s MB, giver %.0f MB\n' "$(column hffs 4 %.0f)" "$giver_peak"
+printf 'idle daemon          %.0f MB, %.2f %% of a core\n' "$idle_memory" "$idle"
+printf '%d files of 10 KB  %s files a second\n' "$small_files" \
+    "$(awk -v files="$small_files" '{ print files / $1 }' "$work/small.txt" | median %.0f)"
+printf 'ls of %d files    %s ms\n' "$listed_files" "$(awk '{ print $1 * 1000 }' "$work/ls.txt" | median %.0f)"
