@@ -5,7 +5,7 @@
 //! over, and so are names that hffs would not write.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use super::folder::{Folder, first_hop};
@@ -93,10 +93,10 @@ impl Cache {
                 let mut counted = HashSet::new();
                 let (mut files, mut size) = (0, 0);
                 for entry in commits.iter().flat_map(|commit| entries(&folder, commit)) {
-                    let Some(len) = real_len(&entry.at) else { continue };
+                    let Some(meta) = real(&entry.at) else { continue };
                     files += 1;
-                    if counted.insert(entry.hop()) {
-                        size += len;
+                    if counted.insert(identity(&entry, &meta)) {
+                        size += meta.len();
                     }
                 }
                 Some(RepoView { commits, refs, files, size, repo })
@@ -158,9 +158,27 @@ impl Cache {
     }
 }
 
+/// What is known of the file that a path resolves to.
+fn real(path: &Path) -> Option<Metadata> {
+    fs::metadata(path).ok().filter(Metadata::is_file)
+}
+
 /// The size of the file that a path resolves to.
 pub(super) fn real_len(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().filter(|meta| meta.is_file()).map(|meta| meta.len())
+    real(path).map(|meta| meta.len())
+}
+
+/// What is the same for two names of one file. The numbers came with its size; where there are none,
+/// the link has to be read.
+#[cfg(unix)]
+fn identity(_: &Entry, meta: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (meta.dev(), meta.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(entry: &Entry, _: &Metadata) -> PathBuf {
+    entry.hop()
 }
 
 /// The repos that have a folder.
