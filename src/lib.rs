@@ -25,7 +25,7 @@
 //! | | [`piece`] | piece arithmetic, sets, piece lists | |
 //! | | [`tree`] | what a commit holds, path by path | |
 //! | | [`sealed`] | a whole, verified file on its way from `partial` to `cache` | |
-//! | | [`disk`] | the few things that files need and the standard library lacks | fs4 |
+//! | | [`disk`] | the few things that files need and the standard library lacks | fs4, rustix |
 //! | rules | [`plan`] | which piece from which source next | |
 //! | | [`trust`] | what we know of each peer | |
 //! | | [`wire`] | peer messages ⇄ bytes | cbor4ii |

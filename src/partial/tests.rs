@@ -453,11 +453,14 @@ fn a_disk_that_is_full_loses_no_piece_and_goes_on_once_there_is_room() {
 
     let partial = partials.claim(&repo("a"), &scene.content).unwrap();
     scene.bring(&partial, 0);
-    // The space was reserved, so the file itself can be written; a journal that cannot be is an error.
+    // This small disk is memory, where nothing is reserved, so somebody else can take the space.
     fs::write(&ballast, vec![1; 8 * MIB as usize]).unwrap_err();
+    assert!(matches!(partial.write_at(MIB, scene.piece(1)), Err(Error::Full { .. })));
+    fs::remove_file(&ballast).unwrap();
     for piece in 1..4 {
         partial.write_at(u64::from(piece) * MIB, scene.piece(piece)).unwrap();
     }
+    fs::write(&ballast, vec![1; 8 * MIB as usize]).unwrap_err();
     let label = "a long label to fill the journal's page ".repeat(3);
     let mut full = false;
     for _ in 0..100 {
