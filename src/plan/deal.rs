@@ -179,8 +179,10 @@ impl Plan {
         let total: f64 = self.sources.values().map(|other| other.rate().unwrap_or(UNKNOWN_RATE)).sum();
         let part = state.rate().unwrap_or(UNKNOWN_RATE) / total.max(1.0);
         let fair = (free as f64 * part / depth).ceil() as u32;
-        let pieces = by_speed.min(most) / self.cut.piece_bytes();
-        u32::try_from(pieces).unwrap_or(u32::MAX).min(fair).max(1)
+        let in_pieces = |bytes: u64| u32::try_from(bytes / self.cut.piece_bytes()).unwrap_or(u32::MAX);
+        // A fair part shrinks with what is left, down to ranges that cost more to ask for than to send.
+        let fair = if self.sources.len() == 1 { fair.max(in_pieces(limits::FIRST_RANGE_BYTES)) } else { fair };
+        in_pieces(by_speed.min(most)).min(fair).max(1)
     }
 
     /// The range for an endpoint that ignores ranges: everything from the first missing piece on, when
