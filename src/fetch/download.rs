@@ -257,16 +257,19 @@ impl Driver<'_> {
             self.step(Event::Doubted { source: source.clone(), pieces: pieces.clone() });
         }
         let mut pardon = !barred.is_empty();
+        // The question before the add covers a small file; a larger one needs piece lists as well.
+        let mut told_before = false;
         if let Some(offers) = inner.holders.known(&content.digest) {
+            told_before = !offers.is_empty() && content.size <= limits::PIECE_BYTES_MIN;
             self.join_peers(offers);
         }
         let mut changes = inner.swarm.changes();
         let mut tick = tokio::time::interval(limits::PLAN_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last_byte = Instant::now();
-        let mut asked_at: Option<Instant> = None;
+        let mut asked_at = told_before.then(Instant::now);
         let mut question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
-        let mut asking = true;
+        let mut asking = !told_before;
         let mut hashing: Option<tokio::task::JoinHandle<()>> = None;
         let others = inner.swarm.active();
         if !others.is_empty() {
@@ -307,6 +310,8 @@ impl Driver<'_> {
             self.task.tally.busy(self.plan.busy_sources());
             match self.plan.outlook(Instant::now()) {
                 Outlook::Done => break,
+                // What was said before the add does not hold any more: ask anew at the next turn.
+                Outlook::NoSource if told_before => (told_before, asked_at) = (false, None),
                 // Whoever is in doubt is better than nobody: a passing fault may have spoilt the pieces.
                 Outlook::NoSource if pardon && !asking => {
                     pardon = false;
