@@ -94,7 +94,8 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let Some(written) = file::read_toml::<Written>(path)? else { return Ok(Self::default()) };
         let keys = file::read_toml::<toml::Table>(path)?.unwrap_or_default();
-        let warnings = unknown(&keys).map(|key| format!("`{}` has an unknown key `{}`", path.display(), clean(key, 40)));
+        let warnings =
+            unknown(&keys).map(|key| format!("`{}` has an unknown key `{}`", path.display(), clean(key, 40)));
         let wrong = |why| Error::Corrupted { path: path.to_owned(), line: 1, why };
         if written.endpoints.as_ref().is_some_and(|list| list.len() > limits::ENDPOINTS_MAX) {
             return Err(wrong(format!("there are more than {} endpoints", limits::ENDPOINTS_MAX)));

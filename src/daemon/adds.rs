@@ -57,7 +57,9 @@ impl Failed {
         let goes_on = match (self.order, &self.error) {
             // Its message says as much.
             (Ending::Forget, _) | (_, fetch::Error::Interrupted) => return self.error.hint(),
-            (Ending::Keep, _) => "`hffs model add` goes on where this one stopped, and so does the daemon when it starts again",
+            (Ending::Keep, _) => {
+                "`hffs model add` goes on where this one stopped, and so does the daemon when it starts again"
+            }
         };
         Some(match self.error.hint() {
             Some(hint) => format!("{hint}; {goes_on}"),
@@ -328,9 +330,10 @@ impl Board {
     /// nobody knows how much of it is on disk.
     fn begun(&self) -> Vec<AddEvent> {
         let mut state = lock(&self.state);
-        let begun = state.running.iter_mut().filter(|(_, file)| {
-            !file.told && (file.tally.done_bytes() > 0 || file.tally.busy_sources() != (0, 0))
-        });
+        let begun = state
+            .running
+            .iter_mut()
+            .filter(|(_, file)| !file.told && (file.tally.done_bytes() > 0 || file.tally.busy_sources() != (0, 0)));
         begun
             .map(|(path, file)| {
                 file.told = true;

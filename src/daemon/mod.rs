@@ -65,7 +65,7 @@ pub async fn run(
     let (events, heard) = mpsc::channel(limits::SWARM_EVENTS_MAX);
     let options = Options { identity, port: port.or(settings.port), pairings, discovery: Discovery::Mdns };
     let swarm = swarm::start(options, Arc::new(share.clone()), events).await?;
-    let partials = Partials::open(home.hub_cache(), &swarm.peer_id())?;
+    let partials = Partials::open(home.hub_cache(), swarm.peer_id())?;
     share.share_unfinished(partials.clone());
     let fetcher = Fetcher::new(hub, swarm.clone(), cache, partials);
     let adds = Adds::open(&home.unfinished(), fetcher.clone())?;

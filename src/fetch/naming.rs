@@ -53,7 +53,7 @@ impl Inner {
             .with_jitter()
             .build();
         let (mut meaning, refused) = loop {
-            let refused = match self.from_hub(access, repo, revision, named).await {
+            let refused = match self.ask_hub(access, repo, revision, named).await {
                 Ok(meaning) => return Ok(meaning),
                 Err(error) if error.is_final() && !matches!(error, hub::Error::Offline) => {
                     return Err(Error::Hub(error));
@@ -61,10 +61,10 @@ impl Inner {
                 Err(error) => error,
             };
             info!(%repo, %revision, error = %refused, "the Hub gives no answer; asking paired peers");
-            if let Some(meaning) = self.from_peers(repo, revision).await {
+            if let Some(meaning) = self.ask_peers(repo, revision).await {
                 break (meaning, refused);
             }
-            if let Some(meaning) = self.from_cache(repo, revision, named).await? {
+            if let Some(meaning) = self.look_in_cache(repo, revision, named).await? {
                 break (meaning, refused);
             }
             // Nobody else knows, so a Hub that is only having a bad moment is given another.
@@ -81,7 +81,7 @@ impl Inner {
         Ok(meaning)
     }
 
-    async fn from_hub(
+    async fn ask_hub(
         &self,
         access: &Access,
         repo: &Repo,
@@ -91,7 +91,7 @@ impl Inner {
         let resolved = match self.hub.resolve(access, repo, revision).await {
             Ok(resolved) => resolved,
             Err(error) if named.is_empty() || error.is_final() => return Err(error),
-            Err(error) => return self.from_entries(access, repo, revision, named).await.ok_or(error),
+            Err(error) => return self.ask_for_entries(access, repo, revision, named).await.ok_or(error),
         };
         let Resolved { commit, visibility, grant, endpoint } = resolved;
         let from = format!("hub {}", endpoint.url);
@@ -118,7 +118,7 @@ impl Inner {
     }
 
     /// The last resort with endpoints that serve files but no API: the files that were named, one by one.
-    async fn from_entries(
+    async fn ask_for_entries(
         &self,
         access: &Access,
         repo: &Repo,
@@ -147,7 +147,7 @@ impl Inner {
     }
 
     /// Asks the paired peers; the one that learned of its answer last is believed.
-    async fn from_peers(&self, repo: &Repo, revision: &Revision) -> Option<Meaning> {
+    async fn ask_peers(&self, repo: &Repo, revision: &Revision) -> Option<Meaning> {
         let paired: Vec<PeerId> =
             self.swarm.active().into_iter().filter(|peer| peer.paired).map(|peer| peer.id).collect();
         let answers = join_all(paired.into_iter().map(|peer| async move {
@@ -205,7 +205,12 @@ impl Inner {
 
     /// What this machine's cache knows: its ref, and the files of that commit. Where no listing was kept,
     /// that is no more than the files that are here, and none that the user names besides.
-    async fn from_cache(&self, repo: &Repo, revision: &Revision, named: &[RepoPath]) -> Result<Option<Meaning>, Error> {
+    async fn look_in_cache(
+        &self,
+        repo: &Repo,
+        revision: &Revision,
+        named: &[RepoPath],
+    ) -> Result<Option<Meaning>, Error> {
         let (cache, repo, revision, named) = (self.cache.clone(), repo.clone(), revision.clone(), named.to_vec());
         blocking(move || {
             let (commit, learned) = match revision.as_commit() {
