@@ -1,5 +1,6 @@
 //! Going on where it stopped, whatever stopped it and whoever has the rest.
 
+use crate::kit::command::signal;
 use crate::kit::hub::{Fault, Host, MIB, Repo, TestHub, unique};
 use crate::kit::node::Node;
 use crate::kit::{secs, until};
@@ -51,6 +52,69 @@ fn an_unfinished_download_goes_on_by_itself_at_the_next_start() {
     a.start();
     until("the file is there, and nobody asked again", secs(60), || !a.lacks("org/m", "w.bin"));
     a.holds("org/m", "w.bin", &weights);
+}
+
+#[test]
+fn an_add_that_failed_for_now_goes_on_by_itself_at_the_next_start() {
+    let weights = unique(MIB);
+    let mut hub = TestHub::local().with(Repo::model("org/m").lfs("w.bin", weights.clone()));
+    let a = Node::local("a").hub(&hub);
+    a.start();
+    hub.refuse(Host::Api);
+    let failed = a.start_adding(&["org/m"]).ends().fails(1);
+    failed.says("so does the daemon when it starts again").hints();
+    hub.restore(Host::Api);
+    a.stop();
+    a.start();
+    until("the file is there, and nobody asked again", secs(60), || !a.lacks("org/m", "w.bin"));
+    a.holds("org/m", "w.bin", &weights);
+    until("the order is forgotten", secs(10), || orders(&a) == 0);
+}
+
+#[test]
+fn an_add_that_can_never_work_is_forgotten() {
+    let hub = TestHub::local().with(Repo::model("org/m").file("a.json", "{}"));
+    let a = Node::local("a").hub(&hub);
+    a.start();
+    a.start_adding(&["org/other"]).ends().fails(1);
+    a.start_adding(&["org/m", "b.json"]).ends().fails(1);
+    assert_eq!(orders(&a), 0);
+}
+
+#[test]
+fn a_download_that_goes_on_by_itself_is_shown_and_stopped_by_interrupting_the_same_add() {
+    let Interrupted { hub, a, .. } = interrupted(Node::kill9);
+    hub.heal();
+    hub.fault(Fault::Rate { bytes_per_sec: 1 << 20 });
+    a.start();
+    let before = hub.sent("w.bin");
+    until("it goes on", secs(30), || hub.sent("w.bin") > before);
+    assert_eq!(orders(&a), 1);
+    let add = |name: &str| {
+        let talk = a.dir().join(name);
+        let file = std::fs::File::create(&talk).unwrap();
+        let child = a.command(&["model", "add", "org/m"]).stderr(file).spawn().unwrap();
+        until("it says what else runs", secs(30), || {
+            std::fs::read_to_string(&talk).unwrap().contains("also running: org/m (")
+        });
+        child
+    };
+    let interrupt = |mut child: std::process::Child| {
+        signal(child.id(), "INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    };
+    let [first, second] = ["first", "second"].map(add);
+    interrupt(first);
+    assert_eq!(orders(&a), 1, "somebody else still waits for the same");
+    interrupt(second);
+    assert_eq!(orders(&a), 0);
+    crate::kit::settle("the Hub is no longer asked", secs(20), || hub.sent("w.bin"));
+    assert!(a.lacks("org/m", "w.bin"), "it was faster than the line allows");
+}
+
+/// The adds that would go on at the next start.
+fn orders(node: &Node) -> usize {
+    std::fs::read_dir(node.home().join("hffs/unfinished")).map_or(0, |entries| entries.count())
 }
 
 #[test]
