@@ -303,7 +303,7 @@ impl Plan {
 
     /// What the peers give for this file, in bytes a second, as far as it was measured.
     fn lan_rate(&self) -> f64 {
-        self.rates().filter(|(source, _)| matches!(source, Source::Peer(_))).map(|(_, rate)| rate).sum()
+        self.busy_rates().filter(|(source, ..)| matches!(source, Source::Peer(_))).map(|(.., rate)| rate).sum()
     }
 
     /// How many sources are bringing pieces now: peers, and endpoints.
@@ -313,10 +313,17 @@ impl Plan {
         (peers, busy.len() - peers)
     }
 
-    /// What the sources that are bringing pieces now were measured to give, in bytes a second.
+    /// What the sources that are bringing pieces now were measured to give, in bytes a second. A few bytes
+    /// tell how long a request takes, and not how fast a line is.
     pub fn rates(&self) -> impl Iterator<Item = (&Source, f64)> {
+        self.busy_rates()
+            .filter(|(_, state, _)| state.gave() >= limits::FIRST_RANGE_BYTES)
+            .map(|(s, _, rate)| (s, rate))
+    }
+
+    fn busy_rates(&self) -> impl Iterator<Item = (&Source, &SourceState, f64)> {
         let busy = self.sources.iter().filter(|(_, state)| state.running() > 0);
-        busy.filter_map(|(source, state)| Some((source, state.rate()?)))
+        busy.filter_map(|(source, state)| Some((source, state, state.rate()?)))
     }
 
     /// An offer about another number of pieces speaks of another file.

@@ -38,6 +38,8 @@ pub(super) struct SourceState {
     rate: Option<f64>,
     /// What it gave before this file, as far as that is known.
     known: Option<f64>,
+    /// Bytes that it gave for this file.
+    gave: u64,
     /// What has come since the last look, and when that was; `None` while nothing runs.
     window: Option<(u64, Instant)>,
     running: usize,
@@ -54,6 +56,7 @@ impl SourceState {
             refused: BTreeSet::new(),
             rate,
             known: rate,
+            gave: 0,
             window: None,
             running: 0,
             failures: 0,
@@ -90,6 +93,11 @@ impl SourceState {
         self.rate
     }
 
+    /// Bytes that it gave for this file.
+    pub(super) fn gave(&self) -> u64 {
+        self.gave
+    }
+
     /// Bytes a second that it gave before this file.
     pub(super) fn known(&self) -> Option<f64> {
         self.known
@@ -120,6 +128,7 @@ impl SourceState {
 
     pub(super) fn received(&mut self, bytes: u64, now: Instant) {
         self.last_byte = Some(now);
+        self.gave += bytes;
         // A resting source that gives after all is awake.
         self.window.get_or_insert((0, now)).0 += bytes;
     }
