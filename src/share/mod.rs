@@ -161,18 +161,25 @@ impl Inner {
     }
 
     async fn open(self: &Arc<Self>, from: Asker, request: PieceRequest) -> Result<Body, Refusal> {
-        let standing = self.standings(&from, vec![request.content]).await.pop().map(|(_, standing)| standing);
-        let blob = match standing {
-            Some(Standing::Verified(blob)) => blob,
-            Some(Standing::Unverified(unverified)) => {
+        let this = Arc::clone(self);
+        // A verified file is found and opened in one go: a second visit to another thread would cost more
+        // than the bytes of a small one.
+        let found = blocking(move || {
+            let standing = this.standing(&from, &request.content);
+            let opened = if let Standing::Verified(blob) = &standing { Some(blob.open()) } else { None };
+            (standing, opened)
+        });
+        let opened = match found.await.ok_or(Refusal::Missing)? {
+            (_, Some(opened)) => opened,
+            (Standing::Unverified(unverified), None) => {
                 // The hash goes on when this asker is sent away, so that the next request finds it done.
                 let hashed = self.hashing.begin(unverified)?;
-                timeout(limits::SHARE_PATIENCE, hashed).await.map_err(|_| hashing::LATER)??
+                let blob = timeout(limits::SHARE_PATIENCE, hashed).await.map_err(|_| hashing::LATER)??;
+                blocking(move || blob.open()).await.ok_or(Refusal::Missing)?
             }
-            Some(Standing::Unfinished(partial)) => return stretch(&partial, request),
-            Some(Standing::Nothing | Standing::Unknown(_)) | None => return Err(Refusal::Missing),
+            (Standing::Unfinished(partial), None) => return stretch(&partial, request),
+            (Standing::Verified(_) | Standing::Nothing | Standing::Unknown(_), None) => return Err(Refusal::Missing),
         };
-        let opened = blocking(move || blob.open()).await.ok_or(Refusal::Missing)?;
         match opened {
             Ok(file) => Ok(Body { file: Arc::new(file), offset: request.start, len: request.len }),
             Err(error) => {
