@@ -206,12 +206,13 @@ impl Fetcher {
             bytes: files.iter().map(|(_, content)| content.size).sum(),
         });
         info!(repo = %order.repo, commit = %meaning.commit, from = meaning.from, files = files.len(), "adding");
+        // Before the tree can be read by anybody, it is known whom it may be told to.
+        inner.set_visibility(order, &meaning, &files).await?;
         if meaning.whole {
             let (cache, repo, commit, tree) =
                 (inner.cache.clone(), order.repo.clone(), meaning.commit.clone(), meaning.tree.clone());
             blocking(move || cache.write_tree(&repo, &commit, &tree)).await??;
         }
-        inner.set_visibility(order, &meaning, &files).await?;
         let (here, missing) = inner.part(order, &meaning.commit, &files).await?;
         let mut done: Vec<FileDone> = here;
         done.iter().for_each(|file| report(Report::Done(file.clone())));
