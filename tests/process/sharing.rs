@@ -122,9 +122,10 @@ fn a_slow_hub_and_a_peer_with_a_part_finish_together() {
     first.done();
     a.holds("org/m", "w.bin", &weights);
     b.holds("org/m", "w.bin", &weights);
-    // Two machines at once: the line carries the file once, and little more.
+    // What one has and has proven, the other takes from it while both are still downloading.
     let sent = hub.sent("w.bin");
-    assert!(sent <= 48 << 20, "32 MiB for two machines were sent as {sent} bytes; {second:#?}");
+    assert!(second.peer_bytes() > 0, "nothing came from the other machine; {second:#?}");
+    assert!(sent < 64 << 20, "32 MiB for two machines were sent as {sent} bytes; {second:#?}");
 }
 
 #[test]
