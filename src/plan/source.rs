@@ -152,7 +152,11 @@ impl SourceState {
         self.failures = 0;
     }
 
+    /// Ranges that ran at the same time fail together, when a line is cut; that is one failure.
     pub(super) fn failed(&mut self, now: Instant) {
+        if self.rest.is_some_and(|rest| rest.until > now && rest.why == Why::Failed) {
+            return;
+        }
         let wait = limits::SOURCE_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(limits::SOURCE_BACKOFF_MAX);
         self.failures += 1;
         self.rest_for(now, wait, Why::Failed);

@@ -252,6 +252,20 @@ fn a_peer_with_a_part_in_the_middle_takes_it_over_from_the_hub() {
 }
 
 #[test]
+fn ranges_that_fail_together_are_one_failure() {
+    let cut = Cut::new(256 * MIB);
+    let now = Instant::now();
+    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
+    let asked = plan.step(Event::Joined { source: hub(0), offer: Offer::Whole, rate: None }, now);
+    assert!(asked.len() > 1, "{asked:?}");
+    for action in asked {
+        let Action::Ask { range, .. } = action else { panic!("{action:?}") };
+        plan.step(Event::Ended { range, how: Ended::Failed }, now);
+    }
+    assert_eq!(plan.outlook(now), Outlook::Waiting(now + limits::SOURCE_BACKOFF));
+}
+
+#[test]
 fn with_no_source_left_the_plan_says_so() {
     let cut = Cut::new(4 * MIB);
     let now = Instant::now();
