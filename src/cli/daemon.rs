@@ -167,10 +167,14 @@ pub(super) async fn status(environment: &Environment, printer: Printer) -> Outco
 
 /// The status of the daemon of this work directory, when one runs.
 pub(super) async fn running(home: &Home) -> Result<Option<docs::Status>, control::Error> {
-    match Client::connect(home).await {
+    let asked = match Client::connect(home).await {
         Ok(client) => client.ask(&Request::Status).await.map(Some),
-        Err(control::Error::NoDaemon { .. }) => Ok(None),
         Err(error) => Err(error),
+    };
+    match asked {
+        // One that ended, or was killed, in the very moment in which it was asked does not run either.
+        Err(control::Error::NoDaemon { .. } | control::Error::Broken(_)) => Ok(None),
+        answer => answer,
     }
 }
 
