@@ -415,10 +415,6 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub const ASK_AGAIN_TIMES: usize = 4;
 /// An endpoint that asks for a longer wait than this is told to the user instead of waited for.
 pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(75);
-/// Files one add may have: what a tree may have.
-pub const FILES_PER_ADD_MAX: usize = TREE_ENTRIES_MAX;
-/// Reports that wait for a slow terminal; further ones are left out, but for finished files.
-pub const REPORTS_WAITING: usize = 1_024;
 /// The progress of an add is told this often.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Running files that one progress report names.

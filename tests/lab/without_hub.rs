@@ -82,7 +82,7 @@ fn offline_mode_asks_no_hub_at_all() {
 }
 
 #[test]
-fn the_token_is_in_no_packet_between_peers_and_in_no_file() {
+fn the_token_reaches_the_hub_alone_and_is_in_no_file() {
     let Some(mut lab) = Lab::new() else { return };
     let weights = unique(4 * MIB);
     let hub = lab.hub().with(Repo::model("org/secret").private().lfs("w.bin", weights.clone()));
