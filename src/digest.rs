@@ -221,6 +221,12 @@ pub fn short_name(text: &[u8]) -> String {
     name
 }
 
+/// A number made of a text, the same on every machine, as likely to be any `u64` as another.
+pub fn spread(text: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(text).as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }

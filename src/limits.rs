@@ -42,6 +42,37 @@ pub const RANGES_PER_SOURCE: usize = 4;
 pub const PEER_RANGE_BYTES: u64 = 16 * MIB;
 /// The longest range asked of an endpoint: fewer requests on a slow line with long round trips.
 pub const ENDPOINT_RANGE_BYTES: u64 = 64 * MIB;
+/// The same, where fellows draw on the same source: together they hide its round trips, and what dies with
+/// one of them is little.
+pub const RANGES_AMONG_FELLOWS: usize = 2;
+/// Pieces that change hands together between fellows. Requests of 8 MiB cost little more than longer ones.
+pub const STRETCH_PIECES: u32 = 8;
+/// A file has this many stretches at least, so that everybody gets about as much of it as everybody else.
+pub const STRETCHES_MIN: u32 = 256;
+/// How often fellows are asked how they stand, so that each knows within half a second what the others have.
+/// A question and its answer are about a kilobyte on the wire, so of 49 fellows each machine hears and says 120 kB a
+/// second for one file, and a few bytes for each piece that is new.
+pub const FELLOW_EVERY: Duration = Duration::from_millis(400);
+/// A download asks who else is bringing the file before it asks for pieces, and waits no longer than this for the
+/// answers: machines that begin together would all begin with the same piece.
+pub const FELLOW_FIRST: Duration = Duration::from_millis(250);
+/// Nobody waits for a fellow that has not answered for this long,
+pub const FELLOW_SILENT: Duration = Duration::from_secs(3);
+/// or that has something to bring and has got nothing for this long,
+pub const FELLOW_STALL: Duration = Duration::from_secs(3);
+/// or that has had no new piece for this long, or for twice the time that its speed calls for, whatever it says.
+pub const FELLOW_PIECE: Duration = Duration::from_secs(15);
+pub const FELLOW_PIECE_MAX: Duration = Duration::from_secs(300);
+/// Pieces are taken off a fellow that needs longer than this for all that it owes. More than the time in which it
+/// hears of that, or both would bring them.
+pub const FELLOW_OWES: Duration = Duration::from_secs(2);
+/// Whoever is next in line for such a piece waits for this long, to hear whether another took it.
+pub const FELLOW_TURN: Duration = Duration::from_millis(700);
+/// What is on its way to a fellow for longer than this is fetched a second time by one that is this many times faster.
+pub const FELLOW_DOUBLE: Duration = Duration::from_secs(3);
+pub const FELLOW_SLOWER: f64 = 3.0;
+/// So many pieces are looked at to find the rarest; the order of the file matters too.
+pub const RAREST_OF: usize = 64;
 /// What is asked of a source that has not been measured.
 pub const FIRST_RANGE_BYTES: u64 = 4 * MIB;
 /// How long one range should take: long enough to be worth a request, short enough to deal anew.
@@ -62,8 +93,8 @@ pub const HEDGE_AFTER: Duration = Duration::from_millis(1_000);
 /// Peers have to be slower than full LAN speed for this long before the WAN is asked to help.
 pub const LAN_HEAD_START: Duration = Duration::from_millis(1_000);
 /// Peers that together give this many bytes a second are "full LAN speed": the WAN is left alone. It is
-/// what a busy machine still takes of a gigabit, and more than the lines that labs share.
-pub const LAN_FULL_BYTES_PER_SEC: f64 = 25.0e6;
+/// what a busy machine still takes of a gigabit, and more than any line that a lab shares.
+pub const LAN_FULL_BYTES_PER_SEC: f64 = 50.0e6;
 /// The WAN is also left alone when the peers give this many times what it gives.
 pub const LAN_OVER_WAN: f64 = 8.0;
 /// Waiting time after a source's first failure; it doubles up to `SOURCE_BACKOFF_MAX`.
@@ -84,6 +115,10 @@ pub const HOLDS_MAX: usize = 256;
 pub const TREE_PAGE_MAX: usize = 2_000;
 /// The longest stretch of one piece request. More would hold an upload slot for too long.
 pub const PIECE_REQUEST_BYTES_MAX: u64 = 256 * MIB;
+/// Ranges that a peer says are on their way to it: those of as many sources as it could have.
+pub const COMING_MAX: usize = 64;
+/// Who has asked how a download stands, until the download looks.
+pub const ASKERS_MAX: usize = 256;
 /// What a peer may call itself.
 pub const AGENT_BYTES_MAX: usize = 128;
 

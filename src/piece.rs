@@ -142,6 +142,43 @@ impl PieceSet {
         })
     }
 
+    /// The first piece of the set at `from` or behind it.
+    pub fn next(&self, from: u32) -> Option<u32> {
+        let first = (from / 64) as usize;
+        let words = self.words.iter().enumerate().skip(first);
+        words
+            .map(|(at, word)| (at, if at == first { word & (u64::MAX << (from % 64)) } else { *word }))
+            .find(|(_, word)| *word != 0)
+            .map(|(at, word)| u32::try_from(at * 64).unwrap_or(u32::MAX) + word.trailing_zeros())
+    }
+
+    /// Adds all pieces of another set of the same file.
+    pub fn add_all(&mut self, others: &PieceSet) {
+        self.combine(others, |own, other| own | other);
+    }
+
+    /// Takes out all pieces of another set of the same file.
+    pub fn remove_all(&mut self, others: &PieceSet) {
+        self.combine(others, |own, other| own & !other);
+    }
+
+    /// Keeps only the pieces that are in another set of the same file as well.
+    pub fn keep_all(&mut self, others: &PieceSet) {
+        self.combine(others, |own, other| own & other);
+    }
+
+    fn combine(&mut self, others: &PieceSet, with: impl Fn(u64, u64) -> u64) {
+        let others = others.words.iter().copied().chain(std::iter::repeat(0));
+        for (own, other) in self.words.iter_mut().zip(others) {
+            *own = with(*own, other);
+        }
+        // Of another file's set, pieces that this one does not have are no pieces.
+        if let (Some(last), rest @ 1..) = (self.words.last_mut(), self.count % 64) {
+            *last &= (1 << rest) - 1;
+        }
+        self.len = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// The set as bytes, piece 0 in the lowest bit of the first: what goes over the wire.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -245,6 +282,35 @@ mod tests {
             wanted.dedup();
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), wanted);
             prop_assert_eq!(PieceSet::from_bytes(&set.to_bytes(), count), Some(set));
+        }
+
+        #[test]
+        fn sets_combine_as_sets_do(
+            count in 1u32..300,
+            one in proptest::collection::btree_set(0u32..300, 0..60),
+            other in proptest::collection::btree_set(0u32..300, 0..60),
+            from in 0u32..310,
+        ) {
+            let set = |picks: &std::collections::BTreeSet<u32>| {
+                let mut set = PieceSet::none(count);
+                picks.iter().for_each(|piece| { set.insert(*piece); });
+                set
+            };
+            let (a, b) = (set(&one), set(&other));
+            let within = |pieces: Vec<u32>| pieces.into_iter().filter(|p| *p < count).collect::<Vec<_>>();
+            type Combine = fn(&mut PieceSet, &PieceSet);
+            let cases: [(Combine, Vec<u32>); 3] = [
+                (PieceSet::add_all, one.union(&other).copied().collect()),
+                (PieceSet::remove_all, one.difference(&other).copied().collect()),
+                (PieceSet::keep_all, one.intersection(&other).copied().collect()),
+            ];
+            for (combine, wanted) in cases {
+                let mut sum = a.clone();
+                combine(&mut sum, &b);
+                prop_assert_eq!(sum.iter().collect::<Vec<_>>(), within(wanted.clone()));
+                prop_assert_eq!(sum.len() as usize, within(wanted).len());
+            }
+            prop_assert_eq!(a.next(from), a.iter().find(|piece| *piece >= from));
         }
 
         #[test]

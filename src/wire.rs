@@ -41,6 +41,8 @@ pub enum Query {
     Holds { contents: Vec<Content> },
     /// The BLAKE3 of each piece.
     PieceList { content: Content },
+    /// How do you stand with this content, which I am bringing too? What was said up to the mark is known.
+    Stand { content: Content, known: Mark },
 }
 
 /// The answer to a `Query`.
@@ -56,10 +58,53 @@ pub enum Answer {
     Holds(Vec<Hold>),
     /// To `PieceList`: what `piece::PieceList::to_bytes` wrote.
     PieceList(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// To `Stand`.
+    Stand(Stand),
     /// Nothing is known of what was asked, or the asker is not to know.
     Unknown,
     /// Not now; ask again a little later.
     Busy,
+}
+
+/// How far somebody has followed what a peer says of its pieces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Another one after every loss of pieces: then what was said before does not hold.
+    pub run: u64,
+    /// How many pieces were told.
+    pub count: u32,
+}
+
+/// How a peer stands with a content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stand {
+    /// It is bringing it.
+    Bringing(Progress),
+    Whole,
+    /// It has nothing of it, and brings nothing.
+    Gone,
+}
+
+/// How far a peer has come with a content that it is bringing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub mark: Mark,
+    pub gained: Gained,
+    /// First piece, and the one behind the last, of what is on its way at first hand. At most `COMING_MAX`.
+    pub coming: Vec<(u32, u32)>,
+    /// Bytes that came at first hand.
+    pub drawn: u64,
+    /// Whether it can get more at first hand that it may pass on.
+    pub able: bool,
+}
+
+/// The pieces that a peer can give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gained {
+    /// Those that came after the mark of the question.
+    Since(Vec<u32>),
+    /// All, as what `piece::PieceSet::to_bytes` wrote.
+    All(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// How much of a content a peer holds.
@@ -121,20 +166,21 @@ pub trait Message: Serialize + DeserializeOwned {
 
 impl Message for Query {
     const BYTES_MAX: usize = limits::QUERY_BYTES_MAX;
-    const KINDS: &'static [&'static str] = &["Hello", "Resolve", "Tree", "Holds", "PieceList"];
+    const KINDS: &'static [&'static str] = &["Hello", "Resolve", "Tree", "Holds", "PieceList", "Stand"];
 
     fn is_bounded(&self) -> bool {
         match self {
             Query::Hello | Query::Resolve { .. } | Query::Tree { .. } => true,
             Query::Holds { contents } => contents.len() <= limits::HOLDS_MAX && contents.iter().all(fits),
-            Query::PieceList { content } => fits(content),
+            Query::PieceList { content } | Query::Stand { content, .. } => fits(content),
         }
     }
 }
 
 impl Message for Answer {
     const BYTES_MAX: usize = limits::ANSWER_BYTES_MAX;
-    const KINDS: &'static [&'static str] = &["Hello", "Resolved", "Tree", "Holds", "PieceList", "Unknown", "Busy"];
+    const KINDS: &'static [&'static str] =
+        &["Hello", "Resolved", "Tree", "Holds", "PieceList", "Stand", "Unknown", "Busy"];
 
     fn is_bounded(&self) -> bool {
         match self {
@@ -144,6 +190,8 @@ impl Message for Answer {
                 ordered && files.len() <= limits::TREE_PAGE_MAX && files.iter().all(|(_, content)| fits(content))
             }
             Answer::Holds(holds) => holds.len() <= limits::HOLDS_MAX,
+            Answer::Stand(Stand::Bringing(progress)) => progress.coming.len() <= limits::COMING_MAX,
+            Answer::Stand(Stand::Whole | Stand::Gone) => true,
             Answer::Resolved { .. } | Answer::PieceList(_) | Answer::Unknown | Answer::Busy => true,
         }
     }
@@ -273,6 +321,8 @@ mod tests {
             }),
             vec(contents(), 0..=limits::HOLDS_MAX).prop_map(|contents| Query::Holds { contents }),
             contents().prop_map(|content| Query::PieceList { content }),
+            (contents(), any::<(u64, u32)>())
+                .prop_map(|(content, (run, count))| Query::Stand { content, known: Mark { run, count } }),
         ]
     }
 
@@ -292,8 +342,25 @@ mod tests {
             ),
             vec(hold, 0..=limits::HOLDS_MAX).prop_map(Answer::Holds),
             vec(any::<u8>(), 0..5_000).prop_map(Answer::PieceList),
+            stands().prop_map(Answer::Stand),
             Just(Answer::Unknown),
             Just(Answer::Busy),
+        ]
+    }
+
+    fn stands() -> impl Strategy<Value = Stand> {
+        let gained = prop_oneof![
+            vec(any::<u32>(), 0..50).prop_map(Gained::Since),
+            vec(any::<u8>(), 0..50).prop_map(Gained::All)
+        ];
+        let coming = vec(any::<(u32, u32)>(), 0..=limits::COMING_MAX);
+        let progress = (any::<(u64, u32)>(), gained, coming, any::<u64>(), any::<bool>());
+        prop_oneof![
+            Just(Stand::Whole),
+            Just(Stand::Gone),
+            progress.prop_map(|((run, count), gained, coming, drawn, able)| {
+                Stand::Bringing(Progress { mark: Mark { run, count }, gained, coming, drawn, able })
+            }),
         ]
     }
 

@@ -15,7 +15,7 @@ use crate::plan::Source;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
     Accepted,
-    /// It came from the Hub, or is what somebody else than its sender says it is: it may be passed on.
+    /// It came from the Hub, or is what a piece list says it is: it may be passed on.
     Proven,
     /// A claim contradicts it and somebody better can be asked.
     Refused,
@@ -76,10 +76,9 @@ impl Claims {
     /// nobody to ask who knows better.
     pub(super) fn judge(&mut self, piece: u32, hash: PieceHash, source: &Source, standing: Standing) -> Judgement {
         let disputed = self.is_disputed(piece, hash);
-        let listed = || {
-            let others = self.lists.iter().filter(|(maker, _)| !matches!(source, Source::Peer(peer) if peer == *maker));
-            others.filter_map(|(_, list)| list.get(piece)).any(|claimed| claimed == hash)
-        };
+        // A list counts for its maker's own pieces too. Should both be a lie, it is on this list that the lie
+        // was passed on, so it is its maker who is convicted.
+        let listed = || self.lists.values().filter_map(|list| list.get(piece)).any(|claimed| claimed == hash);
         if standing == Standing::Hub || (!disputed && listed()) {
             return Judgement::Proven;
         }

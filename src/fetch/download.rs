@@ -14,6 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::claims::{Claims, Standing};
+use super::fellows::{Fellows, Heard, News};
 use super::holders::Offers;
 use super::landing::{Arrival, Landing, lock};
 use super::ranges::{How, from_endpoint, from_peer};
@@ -25,8 +26,7 @@ use crate::digest::{PieceHash, Verified};
 use crate::hub::{Grant, Place, Reading};
 use crate::limits;
 use crate::partial::{Partial, SealError};
-use crate::piece::Cut;
-use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, RangeId, Source};
+use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, Proof, RangeId, Seat, Source};
 use crate::sealed::SealedFile;
 use crate::wire::PieceRequest;
 
@@ -76,6 +76,7 @@ struct Driver<'a> {
     /// Peers that have gone away. One that returns is a new source: how often it failed while it was away
     /// says nothing about it.
     gone: BTreeSet<Source>,
+    fellows: Fellows,
     last_trouble: Option<String>,
     /// Whether the source that answered last asked to be left alone for a while.
     told_to_wait: bool,
@@ -146,12 +147,19 @@ impl Task {
             task: self,
             id: lock(&self.inner.rates).begin(),
             landing: Arc::clone(landing),
-            plan: Plan::after(*range, partial.cut(), partial.have(), Instant::now()),
+            plan: Plan::after(
+                *range,
+                Some(Seat::new(self.inner.swarm.peer_id(), self.place.content.digest)),
+                partial.cut(),
+                partial.have(),
+                Instant::now(),
+            ),
             running: HashMap::new(),
             tasks: JoinSet::new(),
             out: Vec::new(),
             sequential: BTreeSet::new(),
             gone: BTreeSet::new(),
+            fellows: Fellows::new(self.inner.swarm.clone(), self.place.content),
             last_trouble: None,
             told_to_wait: false,
         };
@@ -271,15 +279,18 @@ impl Driver<'_> {
         let mut question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
         let mut asking = !told_before;
         let mut hashing: Option<tokio::task::JoinHandle<()>> = None;
-        let others = inner.swarm.active();
-        if !others.is_empty() {
-            self.step(Event::WanFrom(own_place(inner.swarm.peer_id(), content, self.landing.cut())));
+        let mut holds = !inner.swarm.active().is_empty();
+        if holds {
+            self.step(Event::Hold(Instant::now() + limits::FELLOW_FIRST));
         }
+        self.prove_resumed();
         self.join_endpoints();
+        let (landing, partial) = (Arc::clone(&self.landing), self.landing.partial());
         loop {
-            let landing = Arc::clone(&self.landing);
             tokio::select! {
                 () = landing.bell.notified() => {}
+                heard = self.fellows.next() => self.heard(heard, &mut asked_at),
+                askers = partial.talk().askers() => askers.iter().for_each(|peer| self.fellows.follow(peer)),
                 Some(ended) = self.tasks.join_next() => self.range_ended(ended)?,
                 _ = tick.tick() => self.tick(),
                 (offers, lists) = &mut question, if asking => {
@@ -289,7 +300,7 @@ impl Driver<'_> {
                         lock(&self.landing.claims).add(maker, list);
                     }
                     self.join_peers(offers);
-                            }
+                }
             }
             if self.take_news() {
                 last_byte = Instant::now();
@@ -307,6 +318,11 @@ impl Driver<'_> {
             if hashing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 hashing = self.hash_ahead();
             }
+            if holds && !asking && !self.fellows.is_asking() {
+                holds = false;
+                self.step(Event::Hold(Instant::now()));
+            }
+            partial.talk().say(self.plan.word(Instant::now()));
             self.task.tally.busy(self.plan.busy_sources());
             match self.plan.outlook(Instant::now()) {
                 Outlook::Done => break,
@@ -331,8 +347,39 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// What came from the Hub before a restart was hashed again, so it is what the Hub sent.
+    fn prove_resumed(&self) {
+        let (task, partial) = (self.task, self.landing.partial());
+        let from_hub = |piece: &u32| match partial.noted(*piece).map(|(_, source)| Source::read(&source)) {
+            Some(Source::Endpoint(url)) => task.inner.is_hub(&task.access, &url),
+            _ => false,
+        };
+        partial.have().iter().filter(from_hub).for_each(|piece| partial.prove(piece));
+    }
+
+    /// Gives the plan what a fellow said.
+    fn heard(&mut self, heard: Heard, asked_at: &mut Option<Instant>) {
+        match heard {
+            Heard::Word { peer, word, pieces } => {
+                match pieces {
+                    News::More(pieces) if pieces.is_empty() => {}
+                    News::More(pieces) => self.step(Event::Gained { peer: peer.clone(), pieces }),
+                    News::All(set) => self.join_peers(vec![(peer.clone(), Offer::Pieces(set))]),
+                }
+                self.step(Event::Heard { peer, word });
+            }
+            Heard::Over(peer) => {
+                self.step(Event::Parted(peer.clone()));
+                self.step(Event::Left(Source::Peer(peer)));
+                // It may have the whole file now, and a list of its pieces.
+                *asked_at = None;
+            }
+        }
+    }
+
     /// Lets time pass, and tells the plan what else its sources are doing.
     fn tick(&mut self) {
+        self.fellows.ask_on();
         let elsewhere = {
             let mut rates = lock(&self.task.inner.rates);
             rates.tell(self.id, self.plan.rates());
@@ -458,7 +505,7 @@ impl Driver<'_> {
             }
             How::RangeIgnored => {
                 self.sequential.insert(source.clone());
-                self.step(Event::Joined { source, offer: Offer::FromStart, rate: None });
+                self.step(Event::Joined { source, offer: Offer::FromStart, proof: Proof::Unproven, rate: None });
                 self.step(Event::Ended { range, how: Ended::Complete });
             }
             How::Disk(error) => return Err(Error::Partial(error)),
@@ -474,20 +521,33 @@ impl Driver<'_> {
         let here: BTreeSet<_> = self.task.inner.swarm.active().into_iter().map(|peer| peer.id).collect();
         let gone = |source: &&Source| matches!(source, Source::Peer(peer) if !here.contains(peer));
         self.gone.extend(self.plan.sources().filter(gone).cloned());
+        let parted: Vec<_> = self.fellows.iter().filter(|peer| !here.contains(*peer)).cloned().collect();
+        for peer in parted {
+            self.fellows.leave(&peer);
+            self.step(Event::Parted(peer));
+        }
     }
 
     fn join_peers(&mut self, offers: Offers) {
         for (peer, offer) in offers {
-            if matches!(offer, Offer::Pieces(_)) {
+            let is_part = matches!(offer, Offer::Pieces(_));
+            if is_part {
                 lock(&self.landing.claims).passes_on(peer.clone());
             }
-            let source = Source::Peer(peer);
+            let listed = lock(&self.landing.claims).has_list_of(&peer);
+            let proof = if listed { Proof::Proven } else { Proof::Unproven };
+            let source = Source::Peer(peer.clone());
             if !self.is_out(&source) {
                 if self.gone.remove(&source) {
                     self.step(Event::Left(source.clone()));
                 }
                 let rate = self.task.inner.rate(&source);
-                self.step(Event::Joined { source, offer, rate });
+                self.step(Event::Joined { source, offer, proof, rate });
+                if is_part {
+                    self.fellows.follow(&peer);
+                } else if self.fellows.leave(&peer) {
+                    self.step(Event::Parted(peer));
+                }
             }
         }
     }
@@ -503,9 +563,10 @@ impl Driver<'_> {
                 continue;
             }
             arbiter = true;
+            let proof = if endpoint.role == Role::Hub { Proof::Proven } else { Proof::Unproven };
             let offer = if self.sequential.contains(&source) { Offer::FromStart } else { Offer::Whole };
             let rate = task.inner.rate(&source);
-            self.step(Event::Joined { source, offer, rate });
+            self.step(Event::Joined { source, offer, proof, rate });
         }
         lock(&self.landing.claims).set_arbiter(arbiter);
     }
@@ -524,7 +585,7 @@ impl Driver<'_> {
         for source in sources.into_iter().filter(|source| !self.is_out(source)).collect::<Vec<_>>() {
             any = true;
             let offer = if self.sequential.contains(&source) { Offer::FromStart } else { Offer::Whole };
-            self.step(Event::Joined { source, offer, rate: None });
+            self.step(Event::Joined { source, offer, proof: Proof::Unproven, rate: None });
         }
         any
     }
@@ -546,14 +607,6 @@ impl Drop for Driver<'_> {
     fn drop(&mut self) {
         lock(&self.task.inner.rates).end(self.id);
     }
-}
-
-/// The piece at which this machine begins with what comes over the WAN: another on each machine, and
-/// always the same on one, so that a download that goes on fits its neighbours.
-fn own_place(own: &crate::names::PeerId, content: crate::tree::Content, cut: Cut) -> u32 {
-    let name = crate::digest::short_name(format!("{own} {}", content.digest).as_bytes());
-    let number = u64::from_str_radix(&name, 16).unwrap_or_default();
-    u32::try_from(number % u64::from(cut.count().max(1))).unwrap_or_default()
 }
 
 /// Asks who holds a content, and for the piece lists of those who hold all of it.

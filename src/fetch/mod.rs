@@ -8,6 +8,7 @@
 mod claims;
 mod download;
 mod error;
+mod fellows;
 mod holders;
 mod landing;
 mod naming;
@@ -186,6 +187,9 @@ impl Fetcher {
         for content in contents {
             for (peer, offer) in offers.get(&content.digest).into_iter().flatten() {
                 let bytes = holders::bytes_of(content, offer);
+                if bytes == 0 && content.size > 0 {
+                    continue;
+                }
                 held.entry(peer.clone()).or_default().push((*content, bytes));
             }
         }

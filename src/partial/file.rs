@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::journal::{Entry, Journal};
+use super::talk::{self, Talk};
 use super::watermark::{self, Watermark};
 use super::{Claim, Error, SealError};
 use crate::digest::{PieceHash, Verified};
@@ -18,6 +19,7 @@ use crate::disk::{self, Buffer};
 use crate::piece::{Cut, PieceList, PieceSet};
 use crate::sealed::SealedFile;
 use crate::tree::Content;
+use crate::wire::{Gained, Mark};
 
 /// One unfinished file, claimed by whoever holds this. Share it by `Arc`; any thread may write.
 pub struct Partial {
@@ -30,6 +32,7 @@ pub struct Partial {
     gate: RwLock<Gate>,
     marks: Mutex<Marks>,
     watermark: Mutex<Watermark>,
+    talk: Talk,
     claim: Arc<Claim>,
 }
 
@@ -44,6 +47,9 @@ struct Marks {
     have: PieceSet,
     /// The complete pieces that may be passed on before the whole is verified.
     proven: PieceSet,
+    /// The same in the order of their proof, and the name of this order: another one after every loss.
+    told: Vec<u32>,
+    run: u64,
     entries: Vec<Option<Noted>>,
     /// The labels, each once: there are many pieces and few sources.
     sources: Vec<Arc<str>>,
@@ -76,7 +82,10 @@ impl Marks {
             *entry = None;
         }
         self.have.remove(piece);
-        self.proven.remove(piece);
+        if self.proven.remove(piece) {
+            self.told = self.proven.iter().collect();
+            self.run = talk::new_run();
+        }
         self.rewind = Some(self.rewind.map_or(piece, |lowest| lowest.min(piece)));
     }
 
@@ -101,6 +110,8 @@ impl Partial {
         let mut marks = Marks {
             have: PieceSet::none(cut.count()),
             proven: PieceSet::none(cut.count()),
+            told: Vec::new(),
+            run: talk::new_run(),
             entries: vec![None; cut.count() as usize],
             sources: Vec::new(),
             rewind: None,
@@ -118,6 +129,7 @@ impl Partial {
             gate: RwLock::new(Gate::Open),
             marks: Mutex::new(marks),
             watermark: Mutex::new(Watermark::new(content, cut)),
+            talk: Talk::default(),
             claim: Arc::new(claim),
         }
     }
@@ -198,9 +210,27 @@ impl Partial {
     /// Nothing is written down: after a restart it takes new proof.
     pub fn prove(&self, piece: u32) {
         let mut marks = self.marks();
-        if marks.have.contains(piece) {
-            marks.proven.insert(piece);
+        if marks.have.contains(piece) && marks.proven.insert(piece) {
+            marks.told.push(piece);
         }
+    }
+
+    /// What was proven after a mark of an earlier call, and the mark for the next.
+    pub fn proven_since(&self, known: Mark) -> (Mark, Gained) {
+        let marks = self.marks();
+        let count = u32::try_from(marks.told.len()).unwrap_or(u32::MAX);
+        let mark = Mark { run: marks.run, count };
+        let new = marks.told.get(known.count as usize..).filter(|_| known.run == marks.run);
+        match new {
+            // A number takes up to five bytes, and a piece of the whole set one bit.
+            Some(new) if new.len() * 40 <= self.cut.count() as usize + 400 => (mark, Gained::Since(new.to_vec())),
+            _ => (mark, Gained::All(marks.proven.to_bytes())),
+        }
+    }
+
+    /// What others that bring the same file are told, and who of them has asked.
+    pub fn talk(&self) -> &Talk {
+        &self.talk
     }
 
     /// The complete pieces that may be passed on before the whole is verified.

@@ -12,6 +12,7 @@
 
 mod file;
 mod journal;
+mod talk;
 mod watermark;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::tree::Content;
 pub use file::Partial;
 use file::{Ground, failed};
 use journal::{Account, Journal};
+pub use talk::Talk;
 
 const FOLDER: &str = ".hffs";
 

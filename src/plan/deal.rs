@@ -4,19 +4,22 @@
 //! Invariant: no source has more than `RANGES_PER_SOURCE` ranges, and no piece is asked of more than
 //! two sources at once.
 //!
-//! Free pieces go first, lowest number first, because the file is hashed in order while it arrives.
-//! When none is free, an idle source takes over the end of the range that would take longest.
+//! Free pieces go first, lowest number first, because the file is hashed in order while it arrives. What
+//! fellows have is asked of them, the rarest first. What nobody here has is brought at first hand by the one
+//! whose it is; the others wait for it, as long as that is not much longer than to bring it themselves. When
+//! nothing is free, an idle source takes over the end of the range that would take longest.
 
 use std::ops::Range;
 use std::time::Instant;
 
-use super::source::SourceState;
-use super::{Action, Offer, Plan, RangeId, Running, Source};
+use super::source::{Kind, SourceState};
+use super::{Action, Concerns, Offer, Plan, Proof, RangeId, Source};
 use crate::limits;
+use crate::piece::PieceSet;
 
 /// Whether endpoints are to help.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wan {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wan {
     /// With everything.
     Helps,
     /// Only with what no peer can give: the peers are fast enough for the rest.
@@ -24,43 +27,75 @@ enum Wan {
 }
 
 /// A speed that stands for "not known" where only proportions matter.
-const UNKNOWN_RATE: f64 = 1.0e6;
+pub(super) const UNKNOWN_RATE: f64 = 1.0e6;
+
+/// What the others have to do with the pieces, looked up once for all sources.
+struct Survey {
+    wan: Wan,
+    /// What peers offer, all of them, and those that have a part.
+    by_peers: PieceSet,
+    by_parts: PieceSet,
+    /// What is on its way to fellows.
+    coming: PieceSet,
+}
 
 impl Plan {
-    /// Gives every source with a free hand something to do.
-    pub(super) fn deal(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let wan = self.wan(now);
-        if wan == Wan::FillsGaps {
-            self.call_off_wan(now, actions);
+    /// Gives those sources that are concerned and have a free hand something to do.
+    pub(super) fn deal(&mut self, concerns: &Concerns, now: Instant, actions: &mut Vec<Action>) {
+        let mut idle = self.idle_sources(concerns, now);
+        if idle.is_empty() && *concerns != Concerns::Tick {
+            return;
+        }
+        let survey = self.survey(now);
+        if survey.wan == Wan::FillsGaps {
+            self.call_off_wan(&survey, actions);
         }
         // One range a round, so that a small file is spread over all before anyone gets a second.
-        loop {
-            let mut anyone = false;
-            for source in self.idle_sources(now) {
-                let asked = match self.free_run(&source, wan, now) {
-                    Some(pieces) => Some(self.open(&source, pieces, now)),
-                    None => self.take_over(&source, wan, now, actions),
-                };
-                if let Some(action) = asked {
+        while !idle.is_empty() {
+            idle.retain(|source| match self.occupy(source, &survey, concerns, now, actions) {
+                Some(action) => {
                     actions.push(action);
-                    anyone = true;
+                    true
                 }
-            }
-            if !anyone {
-                return;
-            }
+                None => false,
+            });
+            idle.retain(|source| self.has_free_hand(source, now));
+        }
+    }
+
+    /// One more range for a source, if there is any use for one.
+    fn occupy(
+        &mut self,
+        source: &Source,
+        survey: &Survey,
+        concerns: &Concerns,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Option<Action> {
+        let mut found = self.free_run(source, survey, now);
+        if found.is_none() && *concerns == Concerns::Tick && self.sources.get(source).is_some_and(|s| self.is_shared(s))
+        {
+            found = self.beyond_ours(source, survey, now);
+        }
+        match found {
+            Some(pieces) => Some(self.open(source, pieces, now)),
+            // Among many, what a source could take over now is as good at the next tick.
+            None if *concerns != Concerns::Tick && !self.crew.is_empty() => None,
+            None => self.take_over(source, survey.wan, now, actions),
         }
     }
 
     /// The sources that may be asked for one more range, peers first, the fastest first.
-    fn idle_sources(&self, now: Instant) -> Vec<Source> {
+    fn idle_sources(&self, concerns: &Concerns, now: Instant) -> Vec<Source> {
+        let concerned = |source: &Source| match concerns {
+            Concerns::Nobody => false,
+            Concerns::One(one) => one == source,
+            Concerns::All | Concerns::Tick => true,
+        };
         let mut idle: Vec<(&Source, f64, usize)> = self
             .sources
             .iter()
-            .filter(|(_, state)| {
-                let depth = if state.offer == Offer::FromStart { 1 } else { self.depth() };
-                state.running() < depth && state.rests_until(now).is_none()
-            })
+            .filter(|(source, state)| concerned(source) && self.is_open(state, now))
             .map(|(source, state)| (source, state.rate().unwrap_or(UNKNOWN_RATE), state.place))
             .collect();
         idle.sort_by(|(a, a_rate, a_place), (b, b_rate, b_place)| {
@@ -70,9 +105,48 @@ impl Plan {
         idle.into_iter().map(|(source, ..)| source.clone()).collect()
     }
 
-    /// How many ranges one source gets at once: fewer for a small file.
-    fn depth(&self) -> usize {
-        ((self.cut.count() / limits::PIECES_PER_RANGE_MIN) as usize).clamp(1, limits::RANGES_PER_SOURCE)
+    fn has_free_hand(&self, source: &Source, now: Instant) -> bool {
+        self.sources.get(source).is_some_and(|state| self.is_open(state, now))
+    }
+
+    fn is_open(&self, state: &SourceState, now: Instant) -> bool {
+        state.running() < self.depth(state)
+            && state.rests_until(now).is_none()
+            && (state.kind == Kind::Part || now >= self.held_until)
+    }
+
+    /// How many ranges one source gets at once: fewer for a small file, and fewer of a source that fellows
+    /// draw from as well, so that what one of them loses when it dies is little.
+    pub(super) fn depth(&self, state: &SourceState) -> usize {
+        let most = match state.kind {
+            Kind::Stream => return 1,
+            _ if self.is_shared(state) => limits::RANGES_AMONG_FELLOWS,
+            _ => limits::RANGES_PER_SOURCE,
+        };
+        ((self.cut.count() / limits::PIECES_PER_RANGE_MIN) as usize).clamp(1, most)
+    }
+
+    /// Whether a source is one that fellows draw from as well.
+    fn is_shared(&self, state: &SourceState) -> bool {
+        matches!(state.kind, Kind::Holder | Kind::Endpoint) && !self.crew.is_empty()
+    }
+
+    fn survey(&self, now: Instant) -> Survey {
+        let mut survey = Survey {
+            wan: self.wan(now),
+            by_peers: PieceSet::none(self.cut.count()),
+            by_parts: PieceSet::none(self.cut.count()),
+            coming: self.crew.coming(),
+        };
+        for state in self.sources.values().filter(|state| state.is_well(now)) {
+            match state.kind {
+                Kind::Part => state.add_offered(&mut survey.by_parts),
+                Kind::Holder => state.add_offered(&mut survey.by_peers),
+                Kind::Endpoint | Kind::Stream => {}
+            }
+        }
+        survey.by_peers.add_all(&survey.by_parts);
+        survey
     }
 
     fn wan(&self, now: Instant) -> Wan {
@@ -93,9 +167,11 @@ impl Plan {
         let lan = self.lan_rate();
         let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
         let nearly_done = left as f64 / lan.max(1.0) < limits::LAN_HEAD_START.as_secs_f64();
-        // Peers that were slow for other files need not show it again.
+        // Peers that were slow for other files need not show it again. What fellows give is as slow as it
+        // comes to them, so of those it says nothing.
         let known: Option<f64> = peers().map(|(_, state)| state.known()).sum();
-        let known_slow = known.is_some_and(|known| known * limits::LAN_OVER_WAN < limits::LAN_FULL_BYTES_PER_SEC);
+        let known_slow = self.crew.is_empty()
+            && known.is_some_and(|known| known * limits::LAN_OVER_WAN < limits::LAN_FULL_BYTES_PER_SEC);
         let is_slow =
             self.lan_slow_since.is_some_and(|since| now.saturating_duration_since(since) >= limits::LAN_HEAD_START);
         let fills_gaps =
@@ -104,27 +180,49 @@ impl Plan {
     }
 
     /// Notes whether the peers give full LAN speed. One look is not believed: a request on its way, or a
-    /// disk that writes back what it took, makes a fast line look slow for a moment.
+    /// disk that writes back what it took, makes a fast line look slow for a moment. And peers that have
+    /// given all that they have are not slow: there is just no more of it yet.
     pub(super) fn watch_lan(&mut self, now: Instant) {
-        if self.lan_rate() + self.lan_elsewhere >= limits::LAN_FULL_BYTES_PER_SEC {
+        let is_peer = |source: &Source| matches!(source, Source::Peer(_));
+        let survey = self.survey(now);
+        let mut peers = self.sources.iter().filter(|(source, state)| is_peer(source) && state.is_well(now));
+        let leaves_some = peers.any(|(source, _)| !self.pool(source, &survey, now).is_empty());
+        let takes_long = self.ranges.values().any(|running| {
+            is_peer(&running.source) && now.saturating_duration_since(running.started) >= limits::LAN_HEAD_START / 2
+        });
+        let full = self.lan_rate() + self.lan_elsewhere >= limits::LAN_FULL_BYTES_PER_SEC;
+        if full || !(leaves_some || takes_long) {
             self.lan_slow_since = None;
         } else {
             self.lan_slow_since.get_or_insert(now);
         }
     }
 
-    /// Ends the endpoints' running ranges after their current piece, where a peer offers the rest.
-    fn call_off_wan(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Looks which fellows count, and what they still owe.
+    pub(super) fn watch_crew(&mut self, now: Instant) {
+        self.crew.settle(self.is_able(now), now);
+        if self.crew.is_empty() {
+            self.waits_since = None;
+            return;
+        }
+        let survey = self.survey(now);
+        let mut open = self.free.clone();
+        open.remove_all(&survey.by_parts);
+        open.remove_all(&survey.coming);
+        self.crew.owe(&open);
+    }
+
+    /// Ends the endpoints' running ranges after their current piece, where peers offer the rest.
+    fn call_off_wan(&mut self, survey: &Survey, actions: &mut Vec<Action>) {
         let long: Vec<(RangeId, u32)> = self
             .ranges
             .iter()
-            .filter(|(_, running)| {
-                matches!(running.source, Source::Endpoint(_))
-                    && self.sources.get(&running.source).is_some_and(|state| state.offer != Offer::FromStart)
+            .filter(|(_, running)| self.sources.get(&running.source).is_some_and(|s| s.kind == Kind::Endpoint))
+            .filter_map(|(id, running)| {
+                let keep = self.next_of(running) + 1;
+                let offered = (keep..running.pieces.end).rev().take_while(|piece| survey.by_peers.contains(*piece));
+                offered.last().map(|end| (*id, end))
             })
-            .map(|(id, running)| (*id, self.next_of(running) + 1, running.pieces.end))
-            .filter(|(_, keep, end)| keep < end && (*keep..*end).all(|piece| self.a_peer_offers(piece, now)))
-            .map(|(id, keep, _)| (id, keep))
             .collect();
         for (range, end) in long {
             actions.extend(self.shorten(range, end));
@@ -132,56 +230,152 @@ impl Plan {
     }
 
     fn gives_something(&self, state: &SourceState) -> bool {
-        // The common case first: looking through the pieces of a large file takes a while.
-        state.offer == Offer::Whole || self.missing().any(|piece| state.offers(piece))
+        match &state.offer {
+            Offer::Whole | Offer::FromStart => true,
+            Offer::Pieces(set) => !set.is_empty() && self.missing().any(|piece| state.offers(piece)),
+        }
     }
 
-    fn a_peer_offers(&self, piece: u32, now: Instant) -> bool {
-        let mut peers = self.sources.iter().filter(|(source, _)| matches!(source, Source::Peer(_)));
-        peers.any(|(_, state)| state.is_well(now) && state.offers(piece))
+    /// The free pieces that a source is to be asked for, now and as its own affair.
+    fn pool(&self, source: &Source, survey: &Survey, now: Instant) -> PieceSet {
+        let mut pool = self.free.clone();
+        let Some(state) = self.sources.get(source) else { return PieceSet::none(self.cut.count()) };
+        state.keep_offered(&mut pool);
+        match state.kind {
+            Kind::Part => {}
+            Kind::Stream => return PieceSet::none(self.cut.count()),
+            Kind::Holder if self.is_worth_waiting(now) => {
+                pool.remove_all(&survey.by_parts);
+                self.keep_ours(&mut pool, survey);
+            }
+            // Those who have a part can give nothing else; whoever has everything leaves that to them.
+            Kind::Holder => {
+                let mut rest = pool.clone();
+                rest.remove_all(&survey.by_parts);
+                if !rest.is_empty() {
+                    pool = rest;
+                }
+            }
+            Kind::Endpoint => {
+                if survey.wan == Wan::FillsGaps {
+                    pool.remove_all(&survey.by_peers);
+                }
+                if !self.crew.is_empty() {
+                    self.keep_ours(&mut pool, survey);
+                    // What cannot be passed on is of use to nobody but us, and others wait for it.
+                    if state.proof == Proof::Unproven {
+                        pool = PieceSet::none(self.cut.count());
+                    }
+                }
+            }
+        }
+        pool
     }
 
-    fn is_free(&self, piece: u32) -> bool {
-        !self.have.contains(piece) && self.covered.get(piece as usize).is_some_and(|count| *count == 0)
+    fn keep_ours(&self, pool: &mut PieceSet, survey: &Survey) {
+        pool.keep_all(self.crew.mine());
+        pool.remove_all(&survey.coming);
+    }
+
+    /// Whether it is better to let fellows bring what is theirs than to take everything from those peers that
+    /// have the whole file: when their line is slow, because everybody draws on it.
+    fn is_worth_waiting(&self, now: Instant) -> bool {
+        if self.crew.is_empty() {
+            return false;
+        }
+        let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
+        let holders = self.sources.values().filter(|state| state.kind == Kind::Holder && state.is_well(now));
+        match holders.map(SourceState::rate).reduce(|a, b| Some(a? + b?)).flatten() {
+            Some(rate) => left as f64 / rate.max(1.0) > limits::LAN_HEAD_START.as_secs_f64(),
+            None => left > limits::FIRST_RANGE_BYTES,
+        }
     }
 
     /// The next run of free pieces for a source.
-    fn free_run(&self, source: &Source, wan: Wan, now: Instant) -> Option<Range<u32>> {
+    fn free_run(&self, source: &Source, survey: &Survey, now: Instant) -> Option<Range<u32>> {
         let state = self.sources.get(source)?;
-        if state.offer == Offer::FromStart {
+        if state.kind == Kind::Stream {
             return self.last_resort(now);
         }
-        let gaps_only = matches!(source, Source::Endpoint(_)) && wan == Wan::FillsGaps;
-        let suits =
-            |piece: u32| self.is_free(piece) && state.offers(piece) && !(gaps_only && self.a_peer_offers(piece, now));
-        let count = self.cut.count();
-        let from_wan = matches!(source, Source::Endpoint(_)) && self.wanted_next == 0;
-        let wanted = if from_wan { self.wan_from } else { self.wanted_next }.min(count);
-        let start = (wanted..count).chain(0..wanted).find(|piece| suits(*piece))?;
-        let longest = self.range_pieces(source);
-        let end = (start + 1..count.min(start.saturating_add(longest))).find(|piece| !suits(*piece));
-        Some(start..end.unwrap_or_else(|| count.min(start.saturating_add(longest))))
+        let pool = self.pool(source, survey, now);
+        let start = match state.kind {
+            Kind::Part => self.rarest(&pool, now),
+            _ => pool.next(self.wanted_next).or_else(|| pool.next(0)),
+        }?;
+        let longest = self.range_pieces(source, pool.len());
+        let end = (start + 1..start.saturating_add(longest)).find(|piece| !pool.contains(*piece));
+        Some(start..end.unwrap_or_else(|| self.cut.count().min(start.saturating_add(longest))))
+    }
+
+    /// The piece that the fewest peers have, of the next ones: what only one has is gone with it.
+    fn rarest(&self, pool: &PieceSet, now: Instant) -> Option<u32> {
+        let first = pool.next(self.wanted_next).or_else(|| pool.next(0))?;
+        let next = std::iter::successors(Some(first), |piece| pool.next(piece + 1)).take(limits::RAREST_OF);
+        let parts: Vec<&SourceState> =
+            self.sources.values().filter(|state| state.kind == Kind::Part && state.is_well(now)).collect();
+        next.min_by_key(|piece| parts.iter().filter(|state| state.offers(*piece)).count())
+    }
+
+    /// Pieces to bring that are others' to bring: such as their owner will not come to for a while, and such
+    /// as are on their way to somebody far slower than we are.
+    ///
+    /// Whoever is next in the ranks takes them at once, and the others by turns in which they hear of it. The
+    /// owner works from the front, so what is taken off it is taken from the back.
+    fn beyond_ours(&mut self, source: &Source, survey: &Survey, now: Instant) -> Option<Range<u32>> {
+        let state = self.sources.get(source)?;
+        if state.proof == Proof::Unproven && self.sources.values().any(SourceState::is_first_hand) {
+            return None;
+        }
+        let mut pool = self.free.clone();
+        state.keep_offered(&mut pool);
+        pool.remove_all(&survey.by_parts);
+        let mut owed = pool.clone();
+        owed.remove_all(&survey.coming);
+        let patience = limits::FELLOW_OWES.as_secs_f64();
+        let rate = state.rate().unwrap_or_default();
+        let is_late = |piece: &u32| self.crew.owed_for(*piece, rate).is_some_and(|secs| secs > patience);
+        let mut late = PieceSet::none(self.cut.count());
+        owed.iter().filter(is_late).for_each(|piece| {
+            late.insert(piece);
+        });
+        let mut slow = self.crew.slow(rate);
+        slow.keep_all(&pool);
+        let longest = if late.is_empty() { 1 } else { self.range_pieces(source, late.len()) };
+        let open = if late.is_empty() { slow } else { late };
+        if open.is_empty() {
+            self.waits_since = None;
+            return None;
+        }
+        let waited = now.saturating_duration_since(*self.waits_since.get_or_insert(now)).as_secs_f64();
+        let turn = 1 + (waited / limits::FELLOW_TURN.as_secs_f64()) as usize;
+        let rank = |piece: u32| self.crew.before_us(piece);
+        let last = open.iter().min_by_key(|piece| (rank(*piece), u32::MAX - piece)).filter(|p| rank(*p) <= turn)?;
+        let fits = |piece: &u32| open.contains(*piece) && rank(*piece) == rank(last);
+        let from = (last.saturating_sub(longest - 1)..last).rev().take_while(fits).last().unwrap_or(last);
+        self.waits_since = Some(now);
+        Some(from..last + 1)
     }
 
     /// How many pieces one range of a source should have: about `RANGE_TIME` of its speed, and no more
-    /// than its fair part of what is free, so that all sources end together.
-    fn range_pieces(&self, source: &Source) -> u32 {
+    /// than its fair part of the `free` ones, so that all sources end together.
+    fn range_pieces(&self, source: &Source, free: u32) -> u32 {
         let Some(state) = self.sources.get(source) else { return 1 };
         let most = match source {
             Source::Peer(_) => limits::PEER_RANGE_BYTES,
             Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
         };
-        let depth = self.depth() as f64;
+        let depth = self.depth(state) as f64;
         let by_speed = state
             .rate()
             .map_or(limits::FIRST_RANGE_BYTES, |rate| (rate / depth * limits::RANGE_TIME.as_secs_f64()) as u64);
-        let free = (0..self.cut.count()).filter(|piece| self.is_free(*piece) && state.offers(*piece)).count();
-        let total: f64 = self.sources.values().map(|other| other.rate().unwrap_or(UNKNOWN_RATE)).sum();
+        let shares = |other: &&SourceState| self.is_shared(state) == self.is_shared(other);
+        let others: Vec<&SourceState> = self.sources.values().filter(shares).collect();
+        let total: f64 = others.iter().map(|other| other.rate().unwrap_or(UNKNOWN_RATE)).sum();
         let part = state.rate().unwrap_or(UNKNOWN_RATE) / total.max(1.0);
-        let fair = (free as f64 * part / depth).ceil() as u32;
+        let fair = (f64::from(free) * part / depth).ceil() as u32;
         let in_pieces = |bytes: u64| u32::try_from(bytes / self.cut.piece_bytes()).unwrap_or(u32::MAX);
         // A fair part shrinks with what is left, down to ranges that cost more to ask for than to send.
-        let fair = if self.sources.len() == 1 { fair.max(in_pieces(limits::FIRST_RANGE_BYTES)) } else { fair };
+        let fair = if others.len() == 1 { fair.max(in_pieces(limits::FIRST_RANGE_BYTES)) } else { fair };
         in_pieces(by_speed.min(most)).min(fair).max(1)
     }
 
@@ -192,102 +386,7 @@ impl Plan {
         let others_can = self
             .sources
             .values()
-            .any(|state| state.offer != Offer::FromStart && state.rests_until(now).is_none() && state.offers(first));
+            .any(|state| state.kind != Kind::Stream && state.rests_until(now).is_none() && state.offers(first));
         (!others_can && self.ranges.is_empty()).then(|| first..self.cut.count())
-    }
-
-    /// Lets an idle source take over a part of the running range that would take longest, or, when that
-    /// is down to one piece and slow or silent, fetch this piece as well.
-    fn take_over(&mut self, thief: &Source, wan: Wan, now: Instant, actions: &mut Vec<Action>) -> Option<Action> {
-        let state = self.sources.get(thief)?;
-        if state.offer == Offer::FromStart {
-            return None;
-        }
-        let gaps_only = matches!(thief, Source::Endpoint(_)) && wan == Wan::FillsGaps;
-        let victims = self.ranges.iter().filter(|(_, running)| running.source != *thief);
-        let victims = victims.filter_map(|(id, running)| {
-            let silent = now.saturating_duration_since(running.last_byte) >= limits::HEDGE_AFTER;
-            let young = now.saturating_duration_since(running.started) < limits::HEDGE_AFTER;
-            let secs = self.secs_left(running, silent);
-            if gaps_only && !silent {
-                return None;
-            }
-            Some((secs, self.loot(state, running, silent, young)?, *id, silent))
-        });
-        let (secs, loot, victim, silent) = victims.max_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
-        let own = state.rate().map(|rate| rate / (state.running() + 1) as f64);
-        // What stands to be won must be worth a request.
-        let piece_secs = own.map_or(secs / 2.0, |own| self.secs_for(1, own));
-        if !silent && secs < (piece_secs * 2.0).max(limits::PLAN_TICK.as_secs_f64() * 2.0) {
-            return None;
-        }
-        let running = self.ranges.get(&victim)?;
-        let (next, end) = (self.next_of(running), running.pieces.end);
-        if loot.start == next {
-            // A second range for a piece that is on its way; whoever has it first wins.
-            return Some(self.open(thief, loot.start..loot.start + 1, now));
-        }
-        let part = match own {
-            _ if silent => 1.0,
-            Some(own) => secs / (secs + self.secs_for(end - next, own)),
-            None => 0.5,
-        };
-        let count = loot.end - loot.start;
-        let give = ((f64::from(count) * part).ceil() as u32).clamp(1, self.range_limit(thief));
-        // From the end of the range its end is taken; out of its middle, the first pieces, and what lies
-        // behind them is free again.
-        let mine = if loot.end == end {
-            loot.end.saturating_sub(give).max(loot.start)..loot.end
-        } else {
-            loot.start..loot.start + give.min(count)
-        };
-        actions.extend(self.shorten(victim, mine.start));
-        Some(self.open(thief, mine, now))
-    }
-
-    /// What a source could take over of a running range: the run of pieces at its end that the source
-    /// has, or else the first run in it. The piece that is on its way stays, unless nothing comes.
-    fn loot(&self, thief: &SourceState, running: &Running, silent: bool, young: bool) -> Option<Range<u32>> {
-        let next = self.next_of(running);
-        let end = running.pieces.end;
-        let suits = |piece: u32| !self.have.contains(piece) && thief.offers(piece) && !self.is_doubled(piece);
-        let from = next + 1;
-        if let Some(start) = (from..end).rev().take_while(|piece| suits(*piece)).last() {
-            return Some(start..end);
-        }
-        if let Some(start) = (from..end).find(|piece| suits(*piece)) {
-            let stop = (start..end).find(|piece| !suits(*piece)).unwrap_or(end);
-            return Some(start..stop);
-        }
-        ((silent || !young) && next < end && suits(next)).then_some(next..next + 1)
-    }
-
-    fn range_limit(&self, source: &Source) -> u32 {
-        let bytes = match source {
-            Source::Peer(_) => limits::PEER_RANGE_BYTES,
-            Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
-        };
-        u32::try_from(bytes / self.cut.piece_bytes()).unwrap_or(u32::MAX).max(1)
-    }
-
-    fn is_doubled(&self, piece: u32) -> bool {
-        self.covered.get(piece as usize).is_some_and(|count| *count > 1)
-    }
-
-    /// How long a running range will take at its source's speed; a silent one takes for ever.
-    fn secs_left(&self, running: &Running, silent: bool) -> f64 {
-        if silent {
-            return f64::MAX;
-        }
-        let Some(state) = self.sources.get(&running.source) else { return f64::MAX };
-        let bytes = self.cut.bytes(&running.pieces);
-        let left = (bytes.end - bytes.start).saturating_sub(running.received);
-        let rate = state.rate().unwrap_or(UNKNOWN_RATE) / state.running().max(1) as f64;
-        left as f64 / rate.max(1.0)
-    }
-
-    fn secs_for(&self, pieces: u32, rate: f64) -> f64 {
-        let bytes = (u64::from(pieces) * self.cut.piece_bytes()) as f64;
-        bytes / rate.max(1.0)
     }
 }

@@ -7,7 +7,11 @@
 //! so as long as one usable source offers it, it arrives.
 
 mod deal;
+mod fellows;
+#[cfg(test)]
+mod lab;
 mod source;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +23,8 @@ use std::time::{Duration, Instant};
 use crate::limits;
 use crate::names::PeerId;
 use crate::piece::{Cut, PieceSet};
+use fellows::Crew;
+pub use fellows::{Seat, Word};
 use source::SourceState;
 
 /// Where bytes come from.
@@ -59,6 +65,14 @@ pub enum Offer {
     FromStart,
 }
 
+/// Whether what a source gives may be passed on before the whole file is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It is the Hub, or there is a piece list to hold it against.
+    Proven,
+    Unproven,
+}
+
 /// One range that was asked for; numbers are never used twice within a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RangeId(u64);
@@ -79,7 +93,13 @@ pub enum Ended {
 pub enum Event {
     /// A source can be asked, with what it gave lately in bytes a second, if that is known. Also
     /// changes the offer of a source that is there already.
-    Joined { source: Source, offer: Offer, rate: Option<f64> },
+    Joined { source: Source, offer: Offer, proof: Proof, rate: Option<f64> },
+    /// A peer with a part of the file has more of it.
+    Gained { peer: PeerId, pieces: Vec<u32> },
+    /// A fellow, which brings the same file, says how it stands.
+    Heard { peer: PeerId, word: Word },
+    /// A fellow is none any more.
+    Parted(PeerId),
     /// A source must not be asked any more; its running ranges are dropped.
     Left(Source),
     /// Payload arrived in a range.
@@ -99,9 +119,8 @@ pub enum Event {
     Reopened(Vec<u32>),
     /// A range is over.
     Ended { range: RangeId, how: Ended },
-    /// Endpoints are to begin at this piece, so that machines that want the same file at the same time
-    /// fetch different parts of it and give them to each other.
-    WanFrom(u32),
+    /// Sources of the whole file are not asked before this time: who else is bringing it is being asked.
+    Hold(Instant),
     /// A reader waits for the bytes from this piece on.
     WantedNext(u32),
     /// Time passed.
@@ -143,6 +162,17 @@ struct Running {
     last_byte: Instant,
 }
 
+/// Who may have something to do after an event. Most events concern one source, and with fifty of them there
+/// are many events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Concerns {
+    Nobody,
+    One(Source),
+    All,
+    /// All, and time has passed: what needs a look at every piece is done now.
+    Tick,
+}
+
 /// The plan for one file.
 #[derive(Debug)]
 pub struct Plan {
@@ -150,37 +180,51 @@ pub struct Plan {
     have: PieceSet,
     /// How many running ranges still have to bring each piece.
     covered: Vec<u8>,
+    /// The pieces that are neither there nor in a running range.
+    free: PieceSet,
     sources: BTreeMap<Source, SourceState>,
     ranges: BTreeMap<RangeId, Running>,
     barred: BTreeMap<Source, Vec<u32>>,
     lan_elsewhere: f64,
     next_range: u64,
     wanted_next: u32,
-    wan_from: u32,
+    crew: Crew,
+    held_until: Instant,
+    /// Bytes that came at first hand and may be passed on.
+    drawn: u64,
+    /// Since when we could bring what is others' to bring, and leave it to whoever comes before us.
+    waits_since: Option<Instant>,
     /// Since when peers have given less than full LAN speed.
     lan_slow_since: Option<Instant>,
 }
 
 impl Plan {
-    /// A plan for a file of which `have` is there already.
-    pub fn new(cut: Cut, have: PieceSet, now: Instant) -> Self {
-        Self::after(RangeId(0), cut, have, now)
+    /// A plan for a file of which `have` is there already. `seat`: who we are among those that bring it, if
+    /// others may do so at the same time.
+    pub fn new(seat: Option<Seat>, cut: Cut, have: PieceSet, now: Instant) -> Self {
+        Self::after(RangeId(0), seat, cut, have, now)
     }
 
     /// A plan that goes on where another ended: its ranges are numbered from `range` on, so that a late
     /// byte of an old range is not taken for one of a new range.
-    pub fn after(range: RangeId, cut: Cut, have: PieceSet, now: Instant) -> Self {
+    pub fn after(range: RangeId, seat: Option<Seat>, cut: Cut, have: PieceSet, now: Instant) -> Self {
+        let mut free = PieceSet::all(cut.count());
+        free.remove_all(&have);
         Self {
             cut,
             covered: vec![0; cut.count() as usize],
             have,
+            free,
             sources: BTreeMap::new(),
             ranges: BTreeMap::new(),
             barred: BTreeMap::new(),
             lan_elsewhere: 0.0,
             next_range: range.0,
             wanted_next: 0,
-            wan_from: 0,
+            crew: Crew::new(seat, cut),
+            held_until: now,
+            drawn: 0,
+            waits_since: None,
             lan_slow_since: Some(now),
         }
     }
@@ -188,24 +232,37 @@ impl Plan {
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        let mut concerns = Concerns::All;
         match event {
-            Event::Joined { source, offer, rate } => {
-                let offer = if self.fits(&offer) { offer } else { Offer::Pieces(PieceSet::none(self.cut.count())) };
-                match self.sources.get_mut(&source) {
-                    Some(state) => state.offer = offer,
-                    None => {
-                        let mut state = SourceState::new(offer, rate, self.sources.len());
-                        self.barred.get(&source).into_iter().flatten().for_each(|piece| state.refuse(*piece));
-                        self.sources.insert(source, state);
-                    }
+            Event::Joined { source, offer, proof, rate } => {
+                concerns = Concerns::One(source.clone());
+                self.joined(source, offer, proof, rate);
+                self.crew.settle(self.is_able(now), now);
+            }
+            Event::Gained { peer, pieces } => {
+                self.crew.gained(&peer, now);
+                let source = Source::Peer(peer);
+                if let Some(state) = self.sources.get_mut(&source) {
+                    state.gain(&pieces);
                 }
+                concerns = Concerns::One(source);
+            }
+            Event::Heard { peer, word } => {
+                self.crew.hear(peer, &word, now);
+                self.crew.settle(self.is_able(now), now);
+                // The next tick makes use of it.
+                concerns = Concerns::Nobody;
+            }
+            Event::Parted(peer) => {
+                self.crew.part(&peer);
+                self.crew.settle(self.is_able(now), now);
             }
             Event::Left(source) => {
                 self.sources.remove(&source);
                 let orphaned: Vec<RangeId> =
                     self.ranges.iter().filter(|(_, r)| r.source == source).map(|(id, _)| *id).collect();
                 for range in orphaned {
-                    self.close(range);
+                    self.close(range, now);
                     actions.push(Action::Drop { range });
                 }
             }
@@ -215,13 +272,16 @@ impl Plan {
                     running.last_byte = now;
                     if let Some(state) = self.sources.get_mut(&running.source) {
                         state.received(bytes, now);
+                        self.drawn += if state.is_first_hand() { bytes } else { 0 };
                     }
                 }
                 // Bytes alone change nothing in the deal; the next tick looks at the rates.
-                return actions;
+                concerns = Concerns::Nobody;
             }
             Event::Piece(piece) => {
                 self.have.insert(piece);
+                self.free.remove(piece);
+                concerns = Concerns::Nobody;
                 let useless: Vec<RangeId> =
                     self.ranges.iter().filter(|(_, r)| !self.still_wants(r)).map(|(id, _)| *id).collect();
                 for range in useless {
@@ -229,8 +289,9 @@ impl Plan {
                     // pieces somebody else brought is told to stop.
                     let brought_all = self.ranges.get(&range).is_some_and(|r| self.next_of(r) >= r.pieces.end);
                     if !brought_all {
-                        self.close(range);
+                        self.close(range, now);
                         actions.push(Action::Drop { range });
+                        concerns = Concerns::All;
                     }
                 }
             }
@@ -253,21 +314,58 @@ impl Plan {
             Event::Reopened(pieces) => {
                 for piece in pieces {
                     self.have.remove(piece);
+                    self.look_if_free(piece);
                 }
             }
-            Event::Ended { range, how } => self.ended(range, &how, now),
-            Event::WanFrom(piece) => self.wan_from = piece,
+            Event::Ended { range, how } => {
+                if let (Some(running), Ended::Complete) = (self.ranges.get(&range), &how) {
+                    concerns = Concerns::One(running.source.clone());
+                }
+                self.ended(range, &how, now);
+            }
+            Event::Hold(until) => self.held_until = until,
             Event::WantedNext(piece) => self.wanted_next = piece,
             Event::Tick => {
+                concerns = Concerns::Tick;
                 for state in self.sources.values_mut() {
                     state.measure(now);
                 }
+                self.watch_crew(now);
                 self.watch_lan(now);
                 self.drop_stalled(now, &mut actions);
             }
         }
-        self.deal(now, &mut actions);
+        self.deal(&concerns, now, &mut actions);
         actions
+    }
+
+    fn joined(&mut self, source: Source, offer: Offer, proof: Proof, rate: Option<f64>) {
+        let offer = if self.fits(&offer) { offer } else { Offer::Pieces(PieceSet::none(self.cut.count())) };
+        if let (Source::Peer(peer), Offer::Whole) = (&source, &offer) {
+            self.crew.part(peer);
+        }
+        match self.sources.get_mut(&source) {
+            Some(state) => state.set_offer(&source, offer, proof),
+            None => {
+                let mut state = SourceState::new(&source, offer, proof, rate, self.sources.len());
+                self.barred.get(&source).into_iter().flatten().for_each(|piece| state.refuse(*piece));
+                self.sources.insert(source, state);
+            }
+        }
+    }
+
+    /// What fellows are to know of us.
+    pub fn word(&self, now: Instant) -> Word {
+        let first_hand = |running: &&Running| self.sources.get(&running.source).is_some_and(|s| s.is_first_hand());
+        let ranges = self.ranges.values().filter(first_hand);
+        let coming =
+            ranges.map(|running| self.next_of(running)..running.pieces.end).filter(|pieces| !pieces.is_empty());
+        Word { coming: coming.collect(), drawn: self.drawn, able: self.is_able(now) }
+    }
+
+    /// Whether we can get pieces at first hand that we may pass on.
+    fn is_able(&self, now: Instant) -> bool {
+        self.sources.values().any(|state| state.is_first_hand() && state.is_well(now))
     }
 
     /// What the plan can do next.
@@ -280,6 +378,8 @@ impl Plan {
         }
         let useful = |state: &&SourceState| self.missing().any(|piece| state.offers(piece));
         match self.sources.values().filter(useful).map(|state| state.rests_until(now)).min() {
+            // What nobody offers may be on its way to a fellow.
+            None if !self.crew.is_empty() => Outlook::Working,
             None => Outlook::NoSource,
             Some(None) => Outlook::Working,
             Some(Some(until)) => Outlook::Waiting(until),
@@ -367,11 +467,11 @@ impl Plan {
     }
 
     /// Notes that a range runs no more.
-    fn close(&mut self, range: RangeId) -> Option<Running> {
+    fn close(&mut self, range: RangeId, now: Instant) -> Option<Running> {
         let running = self.ranges.remove(&range)?;
         self.cover(&running.pieces, |count| count.saturating_sub(1));
         if let Some(state) = self.sources.get_mut(&running.source) {
-            state.finished();
+            state.finished(now);
         }
         Some(running)
     }
@@ -386,13 +486,25 @@ impl Plan {
     }
 
     fn cover(&mut self, pieces: &Range<u32>, change: impl Fn(u8) -> u8) {
-        for count in self.covered.iter_mut().take(pieces.end as usize).skip(pieces.start as usize) {
-            *count = change(*count);
+        for piece in pieces.clone() {
+            if let Some(count) = self.covered.get_mut(piece as usize) {
+                *count = change(*count);
+            }
+            self.look_if_free(piece);
+        }
+    }
+
+    fn look_if_free(&mut self, piece: u32) {
+        let covered = self.covered.get(piece as usize).is_none_or(|count| *count > 0);
+        if covered || self.have.contains(piece) {
+            self.free.remove(piece);
+        } else {
+            self.free.insert(piece);
         }
     }
 
     fn ended(&mut self, range: RangeId, how: &Ended, now: Instant) {
-        let Some(running) = self.close(range) else { return };
+        let Some(running) = self.close(range, now) else { return };
         let Some(state) = self.sources.get_mut(&running.source) else { return };
         match how {
             Ended::Complete => state.succeeded(),
@@ -424,7 +536,7 @@ impl Plan {
             .map(|(id, _)| *id)
             .collect();
         for range in stalled {
-            if let Some(running) = self.close(range)
+            if let Some(running) = self.close(range, now)
                 && let Some(state) = self.sources.get_mut(&running.source)
             {
                 state.failed(now);

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::Offer;
+use super::{Offer, Proof, Source};
 use crate::limits;
+use crate::piece::PieceSet;
 
 /// How much the newest measurement counts. At five looks a second, old speed is forgotten in about
 /// two seconds.
@@ -20,6 +21,25 @@ struct Rest {
     why: Why,
 }
 
+/// What has come since the last look, and in how much time. Only time in which something was asked for
+/// counts, so that a source that seldom has news is not taken for a slow one.
+#[derive(Debug, Default)]
+struct Window {
+    bytes: u64,
+    busy: Duration,
+    /// Since when something runs, as far as that is not in `busy` yet.
+    since: Option<Instant>,
+}
+
+impl Window {
+    fn note(&mut self, running: usize, now: Instant) {
+        if let Some(since) = self.since {
+            self.busy += now.saturating_duration_since(since);
+        }
+        self.since = (running > 0).then_some(now);
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     /// It is alive and asked for it.
@@ -27,9 +47,23 @@ enum Why {
     Failed,
 }
 
+/// What a source is to a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A peer with a part of the file, which it got from elsewhere.
+    Part,
+    /// A peer with the whole file.
+    Holder,
+    Endpoint,
+    /// An endpoint that ignores ranges.
+    Stream,
+}
+
 #[derive(Debug)]
 pub(super) struct SourceState {
+    pub(super) kind: Kind,
     pub(super) offer: Offer,
+    pub(super) proof: Proof,
     /// Sources that joined earlier stand before those that joined later, where nothing else tells
     /// them apart: the user's order of endpoints.
     pub(super) place: usize,
@@ -40,8 +74,7 @@ pub(super) struct SourceState {
     known: Option<f64>,
     /// Bytes that it gave for this file.
     gave: u64,
-    /// What has come since the last look, and when that was; `None` while nothing runs.
-    window: Option<(u64, Instant)>,
+    window: Window,
     running: usize,
     failures: u32,
     rest: Option<Rest>,
@@ -49,19 +82,62 @@ pub(super) struct SourceState {
 }
 
 impl SourceState {
-    pub(super) fn new(offer: Offer, rate: Option<f64>, place: usize) -> Self {
+    pub(super) fn new(source: &Source, offer: Offer, proof: Proof, rate: Option<f64>, place: usize) -> Self {
         Self {
+            kind: kind(source, &offer),
             offer,
+            proof,
             place,
             refused: BTreeSet::new(),
             rate,
             known: rate,
             gave: 0,
-            window: None,
+            window: Window::default(),
             running: 0,
             failures: 0,
             rest: None,
             last_byte: None,
+        }
+    }
+
+    pub(super) fn set_offer(&mut self, source: &Source, offer: Offer, proof: Proof) {
+        self.kind = kind(source, &offer);
+        (self.offer, self.proof) = (offer, proof);
+    }
+
+    /// Whether it has the whole file, and what it gives may be passed on.
+    pub(super) fn is_first_hand(&self) -> bool {
+        matches!(self.kind, Kind::Holder | Kind::Endpoint) && self.proof == Proof::Proven
+    }
+
+    /// Adds pieces to what it offers.
+    pub(super) fn gain(&mut self, pieces: &[u32]) {
+        if let Offer::Pieces(set) = &mut self.offer {
+            pieces.iter().for_each(|piece| {
+                set.insert(*piece);
+            });
+        }
+    }
+
+    /// Leaves of some pieces those that it can be asked for.
+    pub(super) fn keep_offered(&self, pieces: &mut PieceSet) {
+        if let Offer::Pieces(set) = &self.offer {
+            pieces.keep_all(set);
+        }
+        for piece in &self.refused {
+            pieces.remove(*piece);
+        }
+    }
+
+    /// Adds what it can be asked for to some pieces.
+    pub(super) fn add_offered(&self, pieces: &mut PieceSet) {
+        match &self.offer {
+            Offer::Pieces(set) if self.refused.is_empty() => pieces.add_all(set),
+            _ => {
+                let mut offered = PieceSet::all(pieces.count());
+                self.keep_offered(&mut offered);
+                pieces.add_all(&offered);
+            }
         }
     }
 
@@ -119,33 +195,33 @@ impl SourceState {
 
     pub(super) fn started(&mut self, now: Instant) {
         self.running += 1;
-        self.window.get_or_insert((0, now));
+        self.window.note(self.running, now);
     }
 
-    pub(super) fn finished(&mut self) {
+    pub(super) fn finished(&mut self, now: Instant) {
         self.running = self.running.saturating_sub(1);
+        self.window.note(self.running, now);
     }
 
     pub(super) fn received(&mut self, bytes: u64, now: Instant) {
         self.last_byte = Some(now);
         self.gave += bytes;
-        // A resting source that gives after all is awake.
-        self.window.get_or_insert((0, now)).0 += bytes;
+        self.window.bytes += bytes;
     }
 
     /// Takes a look at the speed.
     pub(super) fn measure(&mut self, now: Instant) {
-        let Some((bytes, since)) = self.window else { return };
-        let secs = now.saturating_duration_since(since).as_secs_f64();
-        if secs < limits::PLAN_TICK.as_secs_f64() {
+        self.window.note(self.running, now);
+        let Window { bytes, busy, .. } = self.window;
+        if busy < limits::PLAN_TICK {
             return;
         }
-        let newest = bytes as f64 / secs;
+        let newest = bytes as f64 / busy.as_secs_f64();
         // Before the first byte there is a request on its way: that says nothing about the speed.
         if bytes > 0 || self.rate.is_some() {
             self.rate = Some(self.rate.map_or(newest, |old| old + NEWEST_WEIGHT * (newest - old)));
         }
-        self.window = (self.running > 0).then_some((0, now));
+        self.window = Window { since: self.window.since, ..Window::default() };
     }
 
     pub(super) fn succeeded(&mut self) {
@@ -172,5 +248,14 @@ impl SourceState {
         if longer {
             self.rest = Some(Rest { until, why });
         }
+    }
+}
+
+fn kind(source: &Source, offer: &Offer) -> Kind {
+    match (source, offer) {
+        (_, Offer::FromStart) => Kind::Stream,
+        (Source::Endpoint(_), _) => Kind::Endpoint,
+        (Source::Peer(_), Offer::Whole) => Kind::Holder,
+        (Source::Peer(_), Offer::Pieces(_)) => Kind::Part,
     }
 }

@@ -54,7 +54,7 @@ fn simulate(size: u64, lines: &[(Source, Line)]) -> Outcome {
     const STEP: f64 = 0.02;
     let cut = Cut::new(size);
     let begin = Instant::now();
-    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), begin);
+    let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), begin);
     let mut outcome = Outcome { secs: 0.0, done: false, bytes: BTreeMap::new() };
     // Range, source, pieces, bytes so far.
     let mut running: Vec<(RangeId, Source, Range<u32>, f64)> = Vec::new();
@@ -62,7 +62,7 @@ fn simulate(size: u64, lines: &[(Source, Line)]) -> Outcome {
         .iter()
         .map(|(source, line)| {
             let offer = line.has.clone().map_or(Offer::Whole, Offer::Pieces);
-            Event::Joined { source: source.clone(), offer, rate: None }
+            Event::Joined { source: source.clone(), offer, proof: Proof::Proven, rate: None }
         })
         .collect();
     let mut time = 0.0;
@@ -148,10 +148,10 @@ fn a_fast_lan_leaves_the_wan_alone() {
 fn a_lan_that_many_files_share_leaves_the_wan_alone_too() {
     let cut = Cut::new(1024 * MIB);
     let begin = Instant::now();
-    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), begin);
+    let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), begin);
     let mut asked = Vec::new();
     for source in [peer(0), hub(0)] {
-        asked.extend(plan.step(Event::Joined { source, offer: Offer::Whole, rate: None }, begin));
+        asked.extend(plan.step(Event::Joined { source, offer: Offer::Whole, proof: Proof::Proven, rate: None }, begin));
     }
     // A tenth of a full line comes for this file, and the rest of it for others.
     for tick in 1..40 {
@@ -228,9 +228,10 @@ fn a_small_file_is_asked_of_one_source_only() {
 fn doubted_pieces_come_from_somebody_else_even_if_that_one_joins_later() {
     let cut = Cut::new(2 * MIB);
     let now = Instant::now();
-    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
+    let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), now);
     plan.step(Event::Doubted { source: peer(0), pieces: vec![0, 1] }, now);
-    let asked = plan.step(Event::Joined { source: peer(0), offer: Offer::Whole, rate: None }, now);
+    let asked =
+        plan.step(Event::Joined { source: peer(0), offer: Offer::Whole, proof: Proof::Proven, rate: None }, now);
     assert!(asked.is_empty(), "{asked:?}");
     assert_eq!(plan.outlook(now), Outlook::NoSource);
     let asked = plan.step(Event::Pardoned, now);
@@ -255,8 +256,8 @@ fn a_peer_with_a_part_in_the_middle_takes_it_over_from_the_hub() {
 fn ranges_that_fail_together_are_one_failure() {
     let cut = Cut::new(256 * MIB);
     let now = Instant::now();
-    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
-    let asked = plan.step(Event::Joined { source: hub(0), offer: Offer::Whole, rate: None }, now);
+    let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), now);
+    let asked = plan.step(Event::Joined { source: hub(0), offer: Offer::Whole, proof: Proof::Proven, rate: None }, now);
     assert!(asked.len() > 1, "{asked:?}");
     for action in asked {
         let Action::Ask { range, .. } = action else { panic!("{action:?}") };
@@ -269,9 +270,9 @@ fn ranges_that_fail_together_are_one_failure() {
 fn with_no_source_left_the_plan_says_so() {
     let cut = Cut::new(4 * MIB);
     let now = Instant::now();
-    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
+    let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), now);
     assert_eq!(plan.outlook(now), Outlook::NoSource);
-    plan.step(Event::Joined { source: peer(0), offer: Offer::Whole, rate: None }, now);
+    plan.step(Event::Joined { source: peer(0), offer: Offer::Whole, proof: Proof::Proven, rate: None }, now);
     assert_eq!(plan.outlook(now), Outlook::Working);
     plan.step(Event::Left(peer(0)), now);
     assert_eq!(plan.outlook(now), Outlook::NoSource);
@@ -281,8 +282,9 @@ fn with_no_source_left_the_plan_says_so() {
 fn an_endpoint_that_ignores_ranges_is_the_last_resort() {
     let cut = Cut::new(4 * MIB);
     let now = Instant::now();
-    let mut plan = Plan::new(cut, PieceSet::none(cut.count()), now);
-    let asked = plan.step(Event::Joined { source: hub(0), offer: Offer::FromStart, rate: None }, now);
+    let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), now);
+    let asked =
+        plan.step(Event::Joined { source: hub(0), offer: Offer::FromStart, proof: Proof::Proven, rate: None }, now);
     assert!(matches!(asked.as_slice(), [Action::Ask { pieces, .. }] if *pieces == (0..4)), "{asked:?}");
 }
 

@@ -32,7 +32,7 @@ use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
 use crate::partial::{Partial, Partials};
 use crate::swarm::{Asker, Body, Refusal, Serve};
 use crate::tree::Content;
-use crate::wire::{Answer, Hold, PieceRequest, Query};
+use crate::wire::{Answer, Hold, Mark, PieceRequest, Progress, Query, Stand};
 use hashing::Hashing;
 use inquiry::Inquiries;
 
@@ -78,6 +78,7 @@ impl Serve for Share {
                 Query::Tree { repo, commit, after } => inner.tree(from, repo, commit, after).await,
                 Query::Holds { contents } => inner.holds(from, contents).await,
                 Query::PieceList { content } => inner.piece_list(from, content).await,
+                Query::Stand { content, known } => inner.stand(from, content, known).await,
             }
         }
         .boxed()
@@ -151,10 +152,8 @@ impl Inner {
                 let _ = self.hashing.begin(unverified);
                 Hold::Whole
             }
-            Standing::Unfinished(partial) => match partial.proven() {
-                proven if proven.is_empty() => Hold::No,
-                proven => Hold::Pieces(proven.to_bytes()),
-            },
+            // With no piece yet it is said as well: the asker may be about to bring the same.
+            Standing::Unfinished(partial) => Hold::Pieces(partial.proven().to_bytes()),
             Standing::Nothing | Standing::Unknown(_) => Hold::No,
         });
         Answer::Holds(holds.collect())
@@ -253,6 +252,24 @@ impl Inner {
         .await
         .flatten()
         .unwrap_or(Answer::Unknown)
+    }
+
+    async fn stand(self: &Arc<Self>, from: Asker, content: Content, known: Mark) -> Answer {
+        let (this, asker) = (Arc::clone(self), from.clone());
+        let standing = blocking(move || this.standing(&asker, &content)).await.unwrap_or(Standing::Nothing);
+        Answer::Stand(match standing {
+            Standing::Verified(_) | Standing::Unverified(_) => Stand::Whole,
+            Standing::Nothing | Standing::Unknown(_) => Stand::Gone,
+            Standing::Unfinished(partial) => {
+                partial.talk().asked_by(from.peer);
+                // First the word, then the pieces: what has come between is told twice, and never left out.
+                let word = partial.talk().word();
+                let (mark, gained) = partial.proven_since(known);
+                let coming = word.coming.into_iter().take(limits::COMING_MAX);
+                let coming = coming.map(|pieces| (pieces.start, pieces.end)).collect();
+                Stand::Bringing(Progress { mark, gained, coming, drawn: word.drawn, able: word.able })
+            }
+        })
     }
 
     async fn piece_list(self: &Arc<Self>, from: Asker, content: Content) -> Answer {
