@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Files from one peer to another over a cable, against what people use today: curl from nginx, and scp.
+# Files from one peer to another over a cable, against what people use today: curl from nginx, and scp; and against the
+# least that an encrypted and verified copy costs: one TCP connection with ChaCha20-Poly1305 records and a sha256.
 #
 #   scripts/bench.sh [ROUNDS] [MIB]        5 rounds of 1024 MiB by default; needs root
 #
@@ -18,7 +19,7 @@ small_files=2000
 listed_files=20000
 ((EUID == 0)) || { echo "skipped: needs root"; exit 0; }
 need ip=iproute2 nginx=nginx-light curl=curl scp=openssh-client sshd=openssh-server openssl=openssl
-cargo build --locked --quiet --release --bin hffs --example test-hub
+cargo build --locked --quiet --release --bin hffs --example test-hub --example plain-tcp
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
 hffs=$target/hffs
 
@@ -148,6 +149,10 @@ at_giver "$(command -v sshd)" -f "$work/sshd.conf" -E "$work/sshd.log"
 sshd_pid=$(pid_in "$work/sshd.pid")
 pids+=("$sshd_pid")
 
+ip netns exec "$giver" "$target/examples/plain-tcp" give 10.99.0.1:7000 "$source_file" &
+plain_pid=$!
+pids+=("$plain_pid")
+
 # ---- one transfer each: prints wall seconds, CPU seconds of the giver, CPU seconds of the taker -------
 
 # timed COMMAND… : wall and CPU seconds of a command in the foreground.
@@ -201,8 +206,17 @@ with_scp() {
     rm "$work/copy"
 }
 
-tools=(hffs scp https curl)
-declare -A names=([hffs]=hffs [scp]=scp [https]="curl, https" [curl]="curl, http")
+with_plain() {
+    local before clock
+    before=$(cpu "$plain_pid")
+    clock=$(timed at_taker "$target/examples/plain-tcp" take 10.99.0.1:7000 "$work/copy")
+    echo "$clock $before $(cpu "$plain_pid")" | awk '{ print $1, $5 - $4, $2 + $3 }'
+    cmp "$source_file" "$work/copy"
+    rm "$work/copy"
+}
+
+tools=(hffs scp https curl plain)
+declare -A names=([hffs]=hffs [scp]=scp [https]="curl, https" [curl]="curl, http" [plain]="plain TCP")
 for ((round = 1; round <= rounds; round++)); do
     for tool in "${tools[@]}"; do
         line=$("with_$tool")
@@ -273,6 +287,8 @@ for tool in "${tools[@]:1}"; do
     printf 'hffs / %-12s %s times as fast\n' "${names[$tool]}" \
         "$(paste -d' ' "$work/hffs.txt" "$work/$tool.txt" | awk '{ print $5 / $1 }' | median %.2f)"
 done
+printf '\nboth CPU-s, hffs / plain TCP  %s\n' \
+    "$(paste -d' ' "$work/hffs.txt" "$work/plain.txt" | awk '{ print ($2 + $3) / ($6 + $7) }' | median %.2f)"
 printf '\npeak memory          taker %s MB, giver %.0f MB\n' "$(column hffs 4 %.0f)" "$giver_peak"
 printf 'idle daemon          %.0f MB, %.2f %% of a core\n' "$idle_memory" "$idle"
 printf '%d files of 10 KB  %s files a second\n' "$small_files" \
