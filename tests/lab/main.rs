@@ -15,5 +15,6 @@ mod kit;
 mod bad_lines;
 mod discovery;
 mod itself;
+mod together;
 mod transfer;
 mod without_hub;
