@@ -264,6 +264,10 @@ impl Driver<'_> {
         for (source, pieces) in barred {
             self.step(Event::Doubted { source: source.clone(), pieces: pieces.clone() });
         }
+        let mut holds = !inner.swarm.active().is_empty();
+        if holds {
+            self.step(Event::Hold(Instant::now() + limits::FELLOW_FIRST));
+        }
         let mut pardon = !barred.is_empty();
         // The question before the add covers a small file; a larger one needs piece lists as well.
         let mut told_before = false;
@@ -279,10 +283,6 @@ impl Driver<'_> {
         let mut question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
         let mut asking = !told_before;
         let mut hashing: Option<tokio::task::JoinHandle<()>> = None;
-        let mut holds = !inner.swarm.active().is_empty();
-        if holds {
-            self.step(Event::Hold(Instant::now() + limits::FELLOW_FIRST));
-        }
         self.prove_resumed();
         self.join_endpoints();
         let (landing, partial) = (Arc::clone(&self.landing), self.landing.partial());
