@@ -25,6 +25,7 @@
 //! | | [`piece`] | piece arithmetic, sets, piece lists | |
 //! | | [`tree`] | what a commit holds, path by path | |
 //! | | [`sealed`] | a whole, verified file on its way from `partial` to `cache` | |
+//! | | [`pace`] | how fast bytes may flow, and the wait for it | |
 //! | | [`disk`] | the few things that files need and the standard library lacks | fs4, rustix |
 //! | rules | [`plan`] | which piece from which source next | |
 //! | | [`trust`] | what we know of each peer | |
@@ -60,6 +61,7 @@ pub mod fetch;
 pub mod hub;
 pub mod limits;
 pub mod names;
+pub mod pace;
 pub mod partial;
 pub mod piece;
 pub mod plan;

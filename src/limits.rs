@@ -32,6 +32,24 @@ pub const PIECE_BYTES_MIN: u64 = MIB;
 /// A full piece list is then 2 MiB, and a piece set 8 KiB.
 pub const PIECES_MAX: u32 = 65_536;
 
+// ---- pace --------------------------------------------------------------------------------------
+
+/// The lowest limit. The dozen ranges of a few files share it, and each of them must still move every
+/// second, or its source is taken for stuck.
+pub const RATE_MIN: u64 = 10_000;
+/// More than any network card gives is a slip of the finger.
+pub const RATE_MAX: u64 = 1_000_000_000_000;
+/// What a limited line may save up while nothing flows: makes up for timers that go off late. With one
+/// portion that is the largest burst.
+pub const PACE_SAVED: Duration = Duration::from_millis(100);
+/// How long one transfer's portion takes at the limit: twenty waits a second cost nothing.
+pub const PACE_PORTION: Duration = Duration::from_millis(50);
+/// How long a round takes in which every transfer gets a portion: far below all times after which a
+/// transfer counts as silent (`HEDGE_AFTER` is the shortest).
+pub const PACE_ROUND: Duration = Duration::from_millis(250);
+/// Smaller portions cost more than they carry.
+pub const PACE_PORTION_BYTES_MIN: usize = 512;
+
 // ---- plan --------------------------------------------------------------------------------------
 
 /// Ranges in flight with one source for one file: enough to hide a round trip and a slow disk; each
