@@ -30,7 +30,7 @@
 //! | rules | [`plan`] | which piece from which source next | |
 //! | | [`trust`] | what we know of each peer | |
 //! | | [`wire`] | peer messages ⇄ bytes | cbor4ii |
-//! | | [`config`] | work directory, settings, environment | directories, toml |
+//! | | [`config`] | work directory, settings, environment | directories, toml, toml_edit |
 //! | doors | [`hub`] | the Hub and its mirrors; the only room that sees the token | reqwest, rustls |
 //! | | [`swarm`] | the network of peers | libp2p, yamux |
 //! | | [`control`] | command line ⇄ daemon | interprocess |

@@ -214,8 +214,11 @@ pub const SERVE_WAIT: Duration = Duration::from_secs(8);
 /// A transfer that moves no byte for this long is over. Longer than the planner waits for, so that
 /// its decision comes first.
 pub const PIECES_STALL: Duration = Duration::from_secs(12);
-/// A peer that takes no block for this long gives its place to others: 9 kB/s is enough to keep it.
-pub const PIECES_GIVE_STALL: Duration = Duration::from_secs(30);
+/// A peer that takes nothing for this long gives its place to others. One that is dead is noticed within
+/// seconds by its silence (`SILENT_SECS_MAX`); this is for one that lives and does not read. It is long,
+/// because what a peer has read is told in steps of half a window: a peer that may take `RATE_MIN` with two
+/// dozen streams says so for each of them every five minutes.
+pub const PIECES_GIVE_STALL: Duration = Duration::from_secs(300);
 /// How long the end of a stream may take behind its last byte.
 pub const PIECES_END_WAIT: Duration = Duration::from_secs(1);
 /// The longest allowed stretch at 100 kB/s takes 45 minutes.

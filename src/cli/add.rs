@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::conf::rate;
 use super::exit::{Exit, Outcome};
 use super::model::RepoArgs;
 use super::printer::Printer;
@@ -14,6 +15,7 @@ use crate::config::{Environment, Home, Wishes};
 use crate::control::{AddRequest, Answer, Client, Error, Request, docs};
 use crate::limits;
 use crate::names::{RepoPath, Revision};
+use crate::pace::Rate;
 
 /// `hffs model add`
 #[derive(Debug, clap::Args)]
@@ -32,6 +34,9 @@ pub(super) struct Add {
     /// No files whose path matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     exclude: Vec<String>,
+    /// Take no more than this a second, from the Hub and from peers together: 10MB, 500kB/s, 200Mbit
+    #[arg(long, value_name = "RATE", value_parser = rate, allow_hyphen_values = true)]
+    limit_rate: Option<Rate>,
 }
 
 /// A pattern that the daemon will understand.
@@ -50,6 +55,7 @@ pub(super) async fn add(add: Add, environment: &Environment, printer: Printer) -
         include: add.include,
         exclude: add.exclude,
         wishes: Wishes::of(environment)?,
+        limit_rate: add.limit_rate,
         talk: printer.talk(),
     });
     let mut client = Client::connect(&home).await?;

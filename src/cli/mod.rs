@@ -87,6 +87,7 @@ fn dispatch(line: Line, environment: Environment) -> Outcome {
         Command::Conf(conf::Command::Cache(conf::Cache::Set { path })) => wait_for(conf::set(&path, env, printer)),
         Command::Conf(conf::Command::Cache(conf::Cache::Get)) => conf::get(env, printer),
         Command::Conf(conf::Command::Cache(conf::Cache::Reset)) => wait_for(conf::reset(env, printer)),
+        Command::Conf(conf::Command::Limit(limit)) => wait_for(unless_interrupted(conf::limit(limit, env, printer))),
         Command::Uninstall(uninstall) => uninstall::uninstall(&uninstall, env, printer),
     }
 }
@@ -150,6 +151,11 @@ mod tests {
             "conf cache set /data",
             "conf cache get",
             "conf cache reset",
+            "conf limit set --up 10MB",
+            "conf limit set --up 500kB/s --down 200Mbit --lan-up 1.5MiB --lan-down 1GB",
+            "conf limit get --json",
+            "conf limit reset",
+            "model add org/name --limit-rate 10MB",
             "uninstall",
             "uninstall --yes",
         ] {
@@ -184,6 +190,13 @@ mod tests {
             "model ls --file x",
             "model ls --repo_id a/b/c",
             "conf cache set",
+            "conf limit set",
+            "conf limit set --up 0",
+            "conf limit set --up fast",
+            "conf limit set --up -1MB",
+            "conf limit set --down 20Mb",
+            "model add org/name --limit-rate 0",
+            "model add org/name --limit-rate",
             "daemon status -q -v",
         ] {
             let error = parse(line).map(|line| panic!("{line:?} was taken")).unwrap_err();

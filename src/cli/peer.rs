@@ -122,7 +122,10 @@ fn table(peers: &[docs::Peer]) -> String {
 }
 
 /// Asks the daemon, if there is one.
-async fn ask<T: serde::de::DeserializeOwned>(home: &Home, request: &Request) -> Result<Option<T>, control::Error> {
+pub(super) async fn ask<T: serde::de::DeserializeOwned>(
+    home: &Home,
+    request: &Request,
+) -> Result<Option<T>, control::Error> {
     match Client::connect(home).await {
         Ok(client) => client.ask(request).await.map(Some),
         Err(control::Error::NoDaemon { .. }) => Ok(None),

@@ -8,6 +8,7 @@ mod access;
 mod environment;
 mod file;
 mod home;
+mod limit;
 mod peers;
 mod settings;
 
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 pub use access::{Access, Endpoint, Proxies, Role, Token, TokenChoice, Wishes};
 pub use environment::Environment;
 pub use home::{Home, Origin};
+pub use limit::{change_limits, remove_limits};
 pub use peers::{SavedPeer, read_peers, write_peers};
 pub use settings::Settings;
 

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::{Endpoint, Error, Role, file};
+use super::{Endpoint, Error, Role, file, limit};
 use crate::limits;
 use crate::names::clean;
+use crate::pace::Bandwidth;
 
 /// The settings of one work directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Settings {
     pub port: Option<u16>,
     /// The endpoints in the user's order; `None` when the file does not list any.
     pub endpoints: Option<Vec<Endpoint>>,
+    /// How fast bytes may flow.
+    pub limit: Bandwidth,
     /// What is odd in the file but stops nothing: for the user to see once.
     pub warnings: Vec<String>,
 }
@@ -31,6 +34,8 @@ pub struct Settings {
 struct Written {
     port: Option<NonZeroU16>,
     endpoints: Option<Vec<Listed>>,
+    #[serde(default)]
+    limit: limit::Table,
 }
 
 /// An endpoint as it is listed: its URL alone, or a table that also says what it is.
@@ -77,8 +82,8 @@ fn roles(listed: Vec<Listed>) -> Result<Vec<Endpoint>, String> {
     Ok(listed.into_iter().map(|one| Endpoint { role: role(&one), ..one.endpoint }).collect())
 }
 
-/// The names in `Written` and in `ListedTable`: serde does not tell which keys it passed over.
-const KEYS: [&str; 2] = ["port", "endpoints"];
+/// The names in `Written` and in its tables: serde does not tell which keys it passed over.
+const KEYS: [&str; 3] = ["port", "endpoints", "limit"];
 const ENDPOINT_KEYS: [&str; 2] = ["url", "role"];
 
 /// The keys that this version does not know.
@@ -86,7 +91,9 @@ fn unknown(written: &toml::Table) -> impl Iterator<Item = &String> {
     let listed = written.get("endpoints").and_then(toml::Value::as_array).into_iter().flatten();
     let of_endpoints = listed.filter_map(toml::Value::as_table).flat_map(toml::Table::keys);
     let of_endpoints = of_endpoints.filter(|key| !ENDPOINT_KEYS.contains(&key.as_str()));
-    written.keys().filter(|key| !KEYS.contains(&key.as_str())).chain(of_endpoints)
+    let of_limit = written.get("limit").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
+    let of_limit = of_limit.filter(|key| !limit::KEYS.contains(&key.as_str()));
+    written.keys().filter(|key| !KEYS.contains(&key.as_str())).chain(of_endpoints).chain(of_limit)
 }
 
 impl Settings {
@@ -103,6 +110,7 @@ impl Settings {
         Ok(Self {
             port: written.port.map(NonZeroU16::get),
             endpoints: written.endpoints.map(roles).transpose().map_err(wrong)?,
+            limit: written.limit.bandwidth(),
             warnings: warnings.take(limits::CONFIG_WARNINGS_MAX).collect(),
         })
     }

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Origin;
 use crate::digest::Digest;
+/// `conf limit`: `up`, `down`, `lan_up` and `lan_down` in bytes a second, `null` where there is no limit.
+pub use crate::pace::Bandwidth as Limits;
+
 use crate::names::{Commit, PeerId, RepoId, RepoPath, RepoType};
 
 /// `daemon status`, of a daemon that runs.

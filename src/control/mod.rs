@@ -21,6 +21,7 @@ use crate::config::Wishes;
 use crate::digest::Digest;
 use crate::limits;
 use crate::names::{Commit, Host, Repo, RepoPath, Revision};
+use crate::pace::Rate;
 
 pub use client::{Answer, Client, wait_for_end};
 pub use server::{Call, Replies, Server};
@@ -42,6 +43,8 @@ pub enum Request {
     PeerRm { host: Host, port: Option<u16> },
     /// Answered by a list of `docs::Peer`.
     PeerLs,
+    /// Puts in force what `config.toml` says of limits by now. Answered by `docs::Limits`.
+    Limit,
     /// Answered by a list of `docs::Holder`.
     Search(SearchRequest),
     /// Answered by any number of `AddEvent`, then by `docs::Added`.
@@ -52,7 +55,9 @@ impl Request {
     /// How long a command waits for the whole answer; `None`: until the user has enough.
     fn wait(&self) -> Option<Duration> {
         match self {
-            Request::Status | Request::Stop | Request::PeerRm { .. } | Request::PeerLs => Some(limits::ANSWER_WAIT),
+            Request::Status | Request::Stop | Request::PeerRm { .. } | Request::PeerLs | Request::Limit => {
+                Some(limits::ANSWER_WAIT)
+            }
             Request::PeerAdd { .. } => Some(limits::PAIRING_WAIT),
             Request::Search(_) => Some(limits::SEARCH_WAIT),
             Request::Add(_) => None,
@@ -100,6 +105,8 @@ pub struct AddRequest {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub wishes: Wishes,
+    /// What all of it together may take, from the Hub and from peers.
+    pub limit_rate: Option<Rate>,
     /// How much the user wants to know.
     pub talk: Talk,
 }

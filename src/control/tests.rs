@@ -38,6 +38,7 @@ fn add_request() -> AddRequest {
         include: vec!["*.json".into()],
         exclude: Vec::new(),
         wishes: Wishes::of(&Environment::from_vars([("HF_TOKEN", "hf_x"), ("HF_HUB_OFFLINE", "0")])).unwrap(),
+        limit_rate: "10MB".parse().ok(),
         talk: Talk::Decisions,
     }
 }

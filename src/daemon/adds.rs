@@ -23,6 +23,7 @@ use crate::control::{AddEvent, AddRequest, Progress, Running, Talk, docs};
 use crate::fetch::{self, Added, Fetcher, FileDone, Order, Report, Tally};
 use crate::limits;
 use crate::names::RepoPath;
+use crate::pace::Throttle;
 use crate::tree::Content;
 
 /// All adds of this daemon. Cheap to clone.
@@ -130,9 +131,10 @@ impl Adds {
     pub(super) fn go_on(&self, wishes: &Wishes, settings: &Settings, stopping: &CancellationToken) {
         for (path, order) in self.inner.folder.all() {
             info!(repo = %order.repo, "going on with an unfinished add");
-            let Remembered { repo, revision, files, include, exclude, wishes: own } = order;
+            let Remembered { repo, revision, files, include, exclude, wishes: own, limit_rate } = order;
             let access = Access::from_wishes(own.or(wishes, settings), settings);
-            let order = Order { repo, revision, files, include, exclude, access };
+            let limit = limit_rate.map(|rate| Throttle::new(Some(rate)));
+            let order = Order { repo, revision, files, include, exclude, access, limit };
             // Noted before any command can come, so that one for an equal order finds it.
             let stop = self.inner.folder.resume(&path, stopping);
             let (this, stopping) = (self.clone(), stopping.clone());
@@ -213,8 +215,9 @@ impl Adds {
                 None
             }
         };
-        let AddRequest { repo, revision, files, include, exclude, .. } = request.clone();
-        let order = Order { repo, revision, files, include, exclude, access };
+        let AddRequest { repo, revision, files, include, exclude, limit_rate, .. } = request.clone();
+        let limit = limit_rate.map(|rate| Throttle::new(Some(rate)));
+        let order = Order { repo, revision, files, include, exclude, access, limit };
         let shown = self.show(&order);
         let board = &shown.board;
         let report = |report: Report| {

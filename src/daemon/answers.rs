@@ -4,8 +4,10 @@
 //! Invariant: every request is answered once, and every failure says what the user can do, where
 //! there is something.
 
+use tracing::info;
+
 use super::{Rooms, pairing_document};
-use crate::config::Access;
+use crate::config::{self, Access, Settings};
 use crate::control::{AddRequest, Call, Replies, Request, SearchRequest, docs};
 use crate::fetch::Order;
 use crate::swarm::{PeerView, Via};
@@ -32,6 +34,10 @@ impl Rooms {
                 let peers: Vec<docs::Peer> = self.swarm.peers().into_iter().map(peer_document).collect();
                 replies.done(&peers).await;
             }
+            Request::Limit => match self.read_limits() {
+                Ok(limits) => replies.done(&limits).await,
+                Err(error) => replies.failed(error.to_string(), error.hint()).await,
+            },
             Request::Search(request) => self.search(request, replies).await,
             Request::Add(request) => {
                 let telling = replies.clone();
@@ -61,6 +67,14 @@ impl Rooms {
         }
     }
 
+    /// Puts in force what `config.toml` says of limits by now.
+    fn read_limits(&self) -> Result<docs::Limits, config::Error> {
+        let limits = tokio::task::block_in_place(|| Settings::read(&self.home.config_toml()))?.limit;
+        self.lines.set(&limits);
+        info!(?limits, "these limits are in force");
+        Ok(limits)
+    }
+
     fn access(&self, request: &AddRequest) -> Access {
         Access::from_wishes(request.wishes.clone().or(&self.wishes, &self.settings), &self.settings)
     }
@@ -75,6 +89,7 @@ impl Rooms {
             include: Vec::new(),
             exclude: Vec::new(),
             access,
+            limit: None,
         };
         let (commit, files) = match self.fetcher.look_up(&order).await {
             Ok(found) => found,

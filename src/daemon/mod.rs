@@ -25,6 +25,7 @@ use crate::fetch::Fetcher;
 use crate::hub::Hub;
 use crate::limits;
 use crate::names::PeerId;
+use crate::pace::Lines;
 use crate::partial::Partials;
 use crate::share::Share;
 use crate::swarm::{self, Discovery, Event, Identity, Options, Pairing};
@@ -40,6 +41,8 @@ struct Rooms {
     swarm: swarm::Handle,
     fetcher: Fetcher,
     adds: Adds,
+    /// What all transfers pass; the limits in `config.toml` are put in force here.
+    lines: Lines,
     stopping: CancellationToken,
 }
 
@@ -63,15 +66,19 @@ pub async fn run(
     let share = Share::new(cache.clone(), hub.clone(), access);
     let pairings = config::read_peers(&home.peers_toml())?.into_iter().map(pairing).collect();
     let (events, heard) = mpsc::channel(limits::SWARM_EVENTS_MAX);
-    let options = Options { identity, port: port.or(settings.port), pairings, discovery: Discovery::Mdns };
+    let lines = Lines::default();
+    lines.set(&settings.limit);
+    let (port, discovery) = (port.or(settings.port), Discovery::Mdns);
+    let options = Options { identity, port, pairings, discovery, lines: lines.clone() };
     let swarm = swarm::start(options, Arc::new(share.clone()), events).await?;
     let partials = Partials::open(home.hub_cache(), swarm.peer_id())?;
     share.share_unfinished(partials.clone());
-    let fetcher = Fetcher::new(hub, swarm.clone(), cache, partials);
+    let fetcher = Fetcher::new(hub, swarm.clone(), cache, partials, &lines);
     let adds = Adds::open(&home.unfinished(), fetcher.clone())?;
     let stopping = CancellationToken::new();
-    let rooms =
-        Arc::new(Rooms { home, settings, wishes, swarm: swarm.clone(), fetcher, adds, stopping: stopping.clone() });
+    let (swarming, ending) = (swarm.clone(), stopping.clone());
+    let rooms = Rooms { home, settings, wishes, swarm: swarming, fetcher, adds, lines, stopping: ending };
+    let rooms = Arc::new(rooms);
     let mut tasks = JoinSet::new();
     tasks.spawn(write_pairings(Arc::clone(&rooms), heard));
     rooms.adds.go_on(&rooms.wishes, &rooms.settings, &stopping);

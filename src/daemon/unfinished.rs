@@ -18,6 +18,7 @@ use crate::control::AddRequest;
 use crate::digest::short_name;
 use crate::limits;
 use crate::names::{Repo, RepoPath, Revision};
+use crate::pace::Rate;
 
 /// An order as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +29,15 @@ pub(super) struct Remembered {
     pub(super) include: Vec<String>,
     pub(super) exclude: Vec<String>,
     pub(super) wishes: Wishes,
+    /// What the command allowed it to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) limit_rate: Option<Rate>,
 }
 
 impl Remembered {
     pub(super) fn of(request: &AddRequest) -> Self {
-        let AddRequest { repo, revision, files, include, exclude, wishes, talk: _ } = request.clone();
-        Self { repo, revision, files, include, exclude, wishes: wishes.without_secrets() }
+        let AddRequest { repo, revision, files, include, exclude, wishes, limit_rate, talk: _ } = request.clone();
+        Self { repo, revision, files, include, exclude, wishes: wishes.without_secrets(), limit_rate }
     }
 }
 
@@ -78,7 +82,9 @@ impl Folder {
     /// Writes the order of a command down, which has to `leave` it in the end.
     pub(super) fn join(&self, order: &Remembered) -> io::Result<PathBuf> {
         let text = serde_json::to_vec(order)?;
-        let path = self.path.join(format!("{}.json", short_name(&text)));
+        // Orders that differ in how fast they may go are equal, and the last one says how fast that is.
+        let name = short_name(&serde_json::to_vec(&Remembered { limit_rate: None, ..order.clone() })?);
+        let path = self.path.join(format!("{name}.json"));
         // Held while writing, so that nobody forgets the file of an order that somebody joins.
         let mut users = self.users();
         if std::fs::read_dir(&self.path)?.count() >= limits::ADDS_MAX && !path.exists() {
@@ -175,6 +181,7 @@ mod tests {
                 proxies: Some(Proxies { https: Some(format!("http://u:{SECRET}@proxy")), ..Proxies::default() }),
                 ..Wishes::default()
             },
+            limit_rate: None,
             talk: Talk::Usual,
         })
     }
@@ -205,6 +212,10 @@ mod tests {
         assert!(path.exists(), "the other one is still at it");
         folder.leave(&path, Ending::Keep);
         assert!(path.exists(), "the other one failed for now");
+        let slower = Remembered { limit_rate: "1MB".parse().ok(), ..order() };
+        assert_eq!(folder.join(&slower).unwrap(), path);
+        assert_eq!(folder.all(), [(path.clone(), slower)]);
+        folder.leave(&path, Ending::Keep);
         folder.join(&order()).unwrap();
         folder.leave(&path, Ending::Forget);
         assert!(!path.exists());

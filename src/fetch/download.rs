@@ -25,6 +25,7 @@ use crate::config::{Access, Endpoint, Role};
 use crate::digest::{PieceHash, Verified};
 use crate::hub::{Grant, Place, Reading};
 use crate::limits;
+use crate::pace::{Joint, Toll};
 use crate::partial::{Partial, SealError};
 use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, Proof, RangeId, Seat, Source};
 use crate::sealed::SealedFile;
@@ -37,6 +38,8 @@ pub(super) struct Task {
     /// Where endpoints have the file; `None`: nobody could be asked, so there are only peers.
     pub(super) place: Place,
     pub(super) tally: Arc<Tally>,
+    /// How fast those who wait for it may have it.
+    pub(super) pace: Arc<Joint>,
 }
 
 /// How a range's task ended, and which source it was.
@@ -446,12 +449,13 @@ impl Driver<'_> {
         let arrival = Arrival::new(landing, range, (source.clone(), standing), bytes.start, Arc::clone(&end));
         debug!(%source, first = pieces.start, end = pieces.end, path = %self.task.place.path, "asking for pieces");
         let inner = Arc::clone(&self.task.inner);
+        let landing = (arrival, Toll::of(&self.task.pace));
         let abort = match source.clone() {
             Source::Peer(peer) => {
                 let content = self.task.place.content;
                 self.tasks.spawn(async move {
                     let request = PieceRequest { content, start: bytes.start, len: bytes.end - bytes.start };
-                    let how = from_peer(&inner, &peer, request, arrival).await;
+                    let how = from_peer(&inner, &peer, request, landing).await;
                     Finished { range, source, how }
                 })
             }
@@ -459,7 +463,7 @@ impl Driver<'_> {
                 let (access, place) = (self.task.access.clone(), self.task.place.clone());
                 let reading = if self.sequential.contains(&source) { Reading::FromStart } else { Reading::Exact };
                 self.tasks.spawn(async move {
-                    let how = from_endpoint(&inner, &access, &url, &place, bytes, reading, arrival).await;
+                    let how = from_endpoint(&inner, &access, &url, &place, bytes, reading, landing).await;
                     Finished { range, source, how }
                 })
             }

@@ -34,6 +34,7 @@ use crate::digest::Digest;
 use crate::hub::Hub;
 use crate::limits;
 use crate::names::{Commit, PeerId, Repo, RepoPath, Revision};
+use crate::pace::{Lines, Throttle};
 use crate::partial::Partials;
 use crate::plan::Source;
 use crate::swarm::{self, Offence};
@@ -57,6 +58,9 @@ pub struct Order {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub access: Access,
+    /// What all that this order downloads has to keep to, whoever it comes from. A download that several
+    /// orders wait for keeps to the highest of their limits, and to none if one of them has none.
+    pub limit: Option<Throttle>,
 }
 
 /// What an add tells while it runs.
@@ -132,10 +136,12 @@ struct Inner {
     rates: Mutex<Rates>,
     /// Sources that sent provably wrong bytes, and when.
     convicts: Mutex<HashMap<Source, Instant>>,
+    /// What everything from the Hub and its mirrors together has to keep to.
+    wan_down: Throttle,
 }
 
 impl Fetcher {
-    pub fn new(hub: Hub, swarm: swarm::Handle, cache: Cache, partials: Partials) -> Self {
+    pub fn new(hub: Hub, swarm: swarm::Handle, cache: Cache, partials: Partials, lines: &Lines) -> Self {
         let inner = Inner {
             hub,
             holders: Holders::new(swarm.clone()),
@@ -147,6 +153,7 @@ impl Fetcher {
             large: Semaphore::new(limits::LARGE_FILES_AT_ONCE),
             rates: Mutex::default(),
             convicts: Mutex::default(),
+            wan_down: lines.down.clone(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -14,6 +14,7 @@ use super::landing::{Arrival, Landed, lock};
 use crate::config::Access;
 use crate::hub::{self, Place, Reading};
 use crate::names::PeerId;
+use crate::pace::Toll;
 use crate::plan::Ended;
 use crate::swarm::{Sink, Verdict};
 use crate::wire::PieceRequest;
@@ -34,6 +35,7 @@ pub(super) enum How {
 /// Lands what a peer sends.
 struct PeerSink {
     arrival: Arrival,
+    toll: Toll,
     disk: Arc<std::sync::Mutex<Option<crate::partial::Error>>>,
 }
 
@@ -49,12 +51,21 @@ impl Sink for PeerSink {
             }
         }
     }
+
+    fn toll(&self) -> Toll {
+        self.toll.clone()
+    }
 }
 
-pub(super) async fn from_peer(inner: &Inner, peer: &PeerId, request: PieceRequest, arrival: Arrival) -> How {
+pub(super) async fn from_peer(
+    inner: &Inner,
+    peer: &PeerId,
+    request: PieceRequest,
+    (arrival, toll): (Arrival, Toll),
+) -> How {
     use crate::swarm::Error as E;
     let disk = Arc::default();
-    let sink = Box::new(PeerSink { arrival, disk: Arc::clone(&disk) });
+    let sink = Box::new(PeerSink { arrival, toll, disk: Arc::clone(&disk) });
     match inner.swarm.pieces(peer, request, sink).await {
         Ok(_) => How::Ended(Ended::Complete),
         Err(E::Busy { retry }) => How::Ended(Ended::Busy(retry)),
@@ -78,7 +89,7 @@ pub(super) async fn from_endpoint(
     place: &Place,
     bytes: Range<u64>,
     reading: Reading,
-    mut arrival: Arrival,
+    (mut arrival, toll): (Arrival, Toll),
 ) -> How {
     let Some(endpoint) = access.endpoints.iter().find(|endpoint| endpoint.url == url) else {
         return How::Useless("is no endpoint any more".to_owned());
@@ -87,18 +98,23 @@ pub(super) async fn from_endpoint(
         Ok(body) => body,
         Err(error) => return endpoint_trouble(error),
     };
+    let toll = toll.over(&inner.wan_down);
     loop {
-        match body.next().await {
+        let (mut offset, mut bytes) = match body.next().await {
             Ok(None) => return How::Ended(Ended::Complete),
-            Ok(Some((offset, bytes))) => {
-                // A write to a slow disk must not hold up the other tasks of this worker.
-                match tokio::task::block_in_place(|| arrival.take(offset, &bytes)) {
-                    Landed::Go => {}
-                    Landed::Enough => return How::Ended(Ended::Complete),
-                    Landed::Failed(error) => return How::Disk(error),
-                }
-            }
+            Ok(Some(came)) => came,
             Err(error) => return endpoint_trouble(error),
+        };
+        // Under a limit they land in portions: bytes that wait in one lump look like a source that is stuck.
+        while !bytes.is_empty() {
+            let portion = bytes.split_to(toll.portion(bytes.len()));
+            toll.pay(portion.len()).await;
+            // A write to a slow disk must not hold up the other tasks of this worker.
+            match tokio::task::block_in_place(|| arrival.take(offset, &portion)) {
+                Landed::Go => offset += portion.len() as u64,
+                Landed::Enough => return How::Ended(Ended::Complete),
+                Landed::Failed(error) => return How::Disk(error),
+            }
         }
     }
 }

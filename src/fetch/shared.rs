@@ -17,6 +17,7 @@ use super::landing::lock;
 use super::{Attended, Error, Inner, Order, Tally};
 use crate::hub::Place;
 use crate::limits;
+use crate::pace::{Joint, Member};
 
 type Outcome = Result<PathBuf, Arc<Error>>;
 
@@ -33,6 +34,8 @@ struct Interest {
     /// Whether an add has taken the bytes on its account; they are told once.
     accounted: AtomicBool,
     nobody: CancellationToken,
+    /// How fast they may have it.
+    pace: Arc<Joint>,
 }
 
 /// One add's interest in a download; dropping it may end the download.
@@ -42,6 +45,7 @@ pub(super) struct Ticket {
     interest: Arc<Interest>,
     /// Whether the bytes go on this add's account.
     owns: bool,
+    pace: Member,
 }
 
 impl Shared {
@@ -53,13 +57,14 @@ impl Shared {
             && shared.outcome.borrow().is_none()
         {
             shared.interest.waiting.fetch_add(1, Ordering::AcqRel);
-            return (shared.ticket(false), false);
+            return (shared.ticket(false, order), false);
         }
         let (sender, outcome) = watch::channel(None);
         let interest = Arc::new(Interest {
             waiting: AtomicUsize::new(1),
             accounted: AtomicBool::new(attended == Attended::Yes),
             nobody: CancellationToken::new(),
+            pace: Arc::default(),
         });
         let tally = Arc::new(Tally::default());
         let task = Task {
@@ -67,21 +72,23 @@ impl Shared {
             access: order.access.clone(),
             place: place.clone(),
             tally: Arc::clone(&tally),
+            pace: Arc::clone(&interest.pace),
         };
         let shared = Shared { outcome, tally, interest: Arc::clone(&interest) };
-        let ticket = shared.ticket(attended == Attended::Yes);
+        let ticket = shared.ticket(attended == Attended::Yes, order);
         running.insert(place.content.digest, shared);
         drop(running);
         tokio::spawn(run(task, interest, sender));
         (ticket, true)
     }
 
-    fn ticket(&self, owns: bool) -> Ticket {
+    fn ticket(&self, owns: bool, order: &Order) -> Ticket {
         Ticket {
             outcome: self.outcome.clone(),
             tally: Arc::clone(&self.tally),
             interest: Arc::clone(&self.interest),
             owns,
+            pace: self.interest.pace.join(order.limit.clone()),
         }
     }
 }
@@ -115,6 +122,7 @@ impl Drop for Ticket {
         if self.owns && self.outcome.borrow().is_none() {
             self.interest.accounted.store(false, Ordering::Release);
         }
+        self.interest.pace.leave(&self.pace);
         if self.interest.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.interest.nobody.cancel();
         }

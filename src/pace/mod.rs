@@ -56,26 +56,26 @@ impl Lines {
 /// What one transfer has to pass: the throttle of its line, and one of its own where it has one.
 #[derive(Debug, Clone, Default)]
 pub struct Toll {
-    line: Throttle,
+    line: Option<Throttle>,
     own: Option<Arc<Joint>>,
 }
 
 impl Toll {
-    /// The toll of what goes over a line and has no limit of its own.
-    pub fn of(line: &Throttle) -> Self {
-        Self { line: line.clone(), own: None }
+    /// The toll of a transfer that may go as fast as those who wait for it may have it.
+    pub fn of(own: &Arc<Joint>) -> Self {
+        Self { line: None, own: Some(Arc::clone(own)) }
     }
 
-    /// The same for a transfer that is limited by those who wait for it.
-    pub fn with(self, own: &Arc<Joint>) -> Self {
-        Self { own: Some(Arc::clone(own)), ..self }
+    /// The same for a transfer that goes over this line.
+    pub fn over(self, line: &Throttle) -> Self {
+        Self { line: Some(line.clone()), ..self }
     }
 
     /// How many of these bytes to move at once.
     pub fn portion(&self, most: usize) -> usize {
         let own = self.own.as_ref().and_then(|own| own.throttle());
         let most = own.map_or(most, |own| own.portion(most));
-        self.line.portion(most)
+        self.line.as_ref().map_or(most, |line| line.portion(most))
     }
 
     /// Waits until so many bytes more may flow. A wait that is given up costs the others nothing.
@@ -83,6 +83,8 @@ impl Toll {
         if let Some(own) = self.own.as_ref().and_then(|own| own.throttle()) {
             own.pass(bytes).await;
         }
-        self.line.pass(bytes).await;
+        if let Some(line) = &self.line {
+            line.pass(bytes).await;
+        }
     }
 }

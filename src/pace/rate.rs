@@ -22,14 +22,26 @@ pub struct Rate(u64);
 /// Why something is no rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRate {
-    #[error("`{text}` is no rate: write one like `10MB`, `500kB/s`, `1.5MiB` or `200Mbit`")]
+    #[error("`{text}` is no rate")]
     NoRate { text: String },
-    #[error("`{text}` may mean bits or bytes: write `{number}{prefix}bit` or `{number}{prefix}B`")]
-    BitOrByte { text: String, number: String, prefix: String },
-    #[error("less than {} a second is no limit that transfers can live with: stop the daemon instead", Rate(RATE_MIN))]
+    #[error("`{text}` may mean bits or bytes")]
+    BitOrByte { text: String, amount: String },
+    #[error("less than {} a second is too little for transfers to live on", Rate(RATE_MIN))]
     TooLow,
-    #[error("more than {} a second is no limit: `hffs conf limit reset` removes all limits", Rate(RATE_MAX))]
+    #[error("more than {} a second is no limit", Rate(RATE_MAX))]
     TooHigh,
+}
+
+impl BadRate {
+    /// What to write instead.
+    pub fn hint(&self) -> String {
+        match self {
+            BadRate::NoRate { .. } => "write it like `10MB`, `500kB/s`, `1.5MiB` or `200Mbit`".to_owned(),
+            BadRate::BitOrByte { amount, .. } => format!("write `{amount}bit` or `{amount}B`"),
+            BadRate::TooLow => "to let nothing through, stop the daemon: `hffs daemon stop`".to_owned(),
+            BadRate::TooHigh => "`hffs conf limit reset` removes all limits".to_owned(),
+        }
+    }
 }
 
 impl Rate {
@@ -69,8 +81,8 @@ impl FromStr for Rate {
         let bits = unit.strip_suffix("bits").or_else(|| unit.strip_suffix("bit"));
         // A lower-case `b` is bits to one half of the world and bytes to the other.
         if let Some(prefix) = unit.strip_suffix('b').filter(|prefix| !prefix.is_empty() && bits.is_none()) {
-            let (number, prefix) = (number.to_owned(), clean(prefix, 8));
-            return Err(BadRate::BitOrByte { text: clean(text, 40), number, prefix });
+            factor(prefix).ok_or_else(no_rate)?;
+            return Err(BadRate::BitOrByte { text: clean(text, 40), amount: clean(&format!("{number}{prefix}"), 40) });
         }
         let prefix = bits.unwrap_or_else(|| unit.strip_suffix('B').unwrap_or(unit));
         let factor = factor(prefix).ok_or_else(no_rate)?;
@@ -157,7 +169,7 @@ mod tests {
         for text in ["", " ", "MB", "fast", "10XB", "-5MB", "+5MB", "1e6", "10MB/h", "10,5MB", "1.2.3MB", "10MB/s/s"] {
             assert!(matches!(text.parse::<Rate>(), Err(BadRate::NoRate { .. })), "{text}: {:?}", text.parse::<Rate>());
         }
-        let ambiguous = "20Mb/s".parse::<Rate>().unwrap_err().to_string();
+        let ambiguous = "20Mb/s".parse::<Rate>().unwrap_err().hint();
         assert!(ambiguous.contains("`20Mbit`") && ambiguous.contains("`20MB`"), "{ambiguous}");
         for text in ["0", "0MB", "0.0", "1B", "9kB"] {
             assert_eq!(text.parse::<Rate>(), Err(BadRate::TooLow), "{text}");

@@ -80,7 +80,7 @@ impl Throttle {
 
     /// Waits until so many bytes more may pass. A wait that is given up costs the others nothing.
     pub async fn pass(&self, bytes: usize) {
-        if self.line.rate.load(Ordering::Relaxed) == 0 {
+        if bytes == 0 || self.line.rate.load(Ordering::Relaxed) == 0 {
             return;
         }
         let _waiting = Waiting::new(&self.line.waiting);

@@ -72,7 +72,7 @@ impl Task {
                 }
                 None => drop(reply.send(Err(Error::Gone))),
             },
-            Command::Pieces { peer, wanted, reply } => match self.connected(&peer) {
+            Command::Pieces { peer, mut wanted, reply } => match self.connected(&peer) {
                 Some(_) if !self.pieces.has_room(&peer) => {
                     let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
                 }
@@ -80,6 +80,9 @@ impl Task {
                     if wanted.request.len >= limits::BULK_FROM_BYTES {
                         self.widen(&peer, id, now);
                     }
+                    let lines = &self.lines;
+                    let line = if self.book.is_local(&peer) { &lines.lan_down } else { &lines.down };
+                    wanted.toll = wanted.toll.over(line);
                     let request = self.swarm.behaviour_mut().pieces.send_request(&id, Call::Ours(wanted));
                     self.pieces.sent(request, peer, reply, now);
                 }

@@ -45,6 +45,7 @@ pub use identity::Identity;
 
 use crate::limits;
 use crate::names::PeerId;
+use crate::pace::{Lines, Toll};
 use crate::wire::{self, Answer, PieceRequest, Query};
 use commands::Command;
 use task::{Channels, Task};
@@ -58,6 +59,8 @@ pub struct Options {
     /// The peers that the user paired with so far.
     pub pairings: Vec<Pairing>,
     pub discovery: Discovery,
+    /// What all transfers together have to keep to.
+    pub lines: Lines,
 }
 
 /// Whether peers on the local network find each other without being told.
@@ -116,6 +119,11 @@ pub trait Sink: Send {
     /// Takes bytes that belong at `offset`, counted from the start of the file. The offsets follow each
     /// other without gaps, and every byte that `Handle::pieces` counts was given here first.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Verdict;
+
+    /// How fast the bytes may come, besides what holds for the line. It is asked once.
+    fn toll(&self) -> Toll {
+        Toll::default()
+    }
 }
 
 /// What a sink says after each write.
@@ -209,7 +217,7 @@ impl Handle {
         let (reply, taken) = oneshot::channel();
         // Dropped with this future, which the transfer notices.
         let (_waiting, cancelled) = oneshot::channel();
-        let wanted = Wanted { request, sink, cancelled };
+        let wanted = Wanted { request, toll: sink.toll(), sink, cancelled };
         self.send(Command::Pieces { peer: peer.clone(), wanted, reply }).await?;
         taken.await.unwrap_or_else(|_| Err(self.gone()))
     }

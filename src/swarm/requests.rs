@@ -16,6 +16,7 @@ use super::transfer::{Call, Outcome};
 use super::{Asker, Error, Offence, Refusal, address};
 use crate::limits;
 use crate::names::PeerId;
+use crate::pace::Toll;
 use crate::wire::{self, Answer};
 
 impl Task {
@@ -94,7 +95,10 @@ impl Task {
             return;
         };
         match self.admit(&peer, request, now) {
-            Some(asker) => self.serving.open(asker, wanted, channel),
+            Some(asker) => {
+                let line = if self.book.is_local(&peer) { &self.lines.lan_up } else { &self.lines.up };
+                self.serving.open(asker, wanted, channel, Toll::default().over(line));
+            }
             None => self.respond(Ready::Stretch(channel, Err(Refusal::Busy(limits::BUSY_RETRY)))),
         }
     }

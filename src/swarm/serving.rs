@@ -16,6 +16,7 @@ use super::transfer::Outcome;
 use super::{Asker, Body, Refusal, Serve};
 use crate::limits;
 use crate::names::PeerId;
+use crate::pace::Toll;
 use crate::wire::{Answer, PieceRequest, Query};
 
 /// Names a request of either protocol.
@@ -28,7 +29,7 @@ pub(super) enum Incoming {
 /// What is to be sent back.
 pub(super) enum Ready {
     Answer(ResponseChannel<Reply>, Answer),
-    Stretch(ResponseChannel<Outcome>, Result<Body, Refusal>),
+    Stretch(ResponseChannel<Outcome>, Result<(Body, Toll), Refusal>),
 }
 
 pub(super) struct Serving {
@@ -74,12 +75,12 @@ impl Serving {
         });
     }
 
-    pub(super) fn open(&mut self, from: Asker, request: PieceRequest, channel: ResponseChannel<Outcome>) {
+    pub(super) fn open(&mut self, from: Asker, request: PieceRequest, channel: ResponseChannel<Outcome>, toll: Toll) {
         let serve = Arc::clone(&self.serve);
         self.tasks.spawn(async move {
             let opened = timeout(limits::SERVE_WAIT, async { serve.open(from, request).await }).await;
             let stretch = match opened.unwrap_or(Err(Refusal::Busy(limits::BUSY_RETRY))) {
-                Ok(body) if body.offset == request.start && body.len == request.len => Ok(body),
+                Ok(body) if body.offset == request.start && body.len == request.len => Ok((body, toll)),
                 Ok(body) => {
                     tracing::error!(?request, ?body, "another stretch was opened than asked for");
                     Err(Refusal::Missing)

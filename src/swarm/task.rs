@@ -28,6 +28,7 @@ use super::serving::Serving;
 use super::{Discovery, Error, Event, Host, Identity, Pairing, Serve, View, address, listen, transport};
 use crate::limits;
 use crate::names::PeerId;
+use crate::pace::Lines;
 use crate::trust::{Action, Book, DialFailure, Introduction, LinkId, Network, Origin, RouteId};
 use crate::wire::{self, Answer};
 
@@ -54,6 +55,7 @@ pub(super) struct Task {
     pub(super) queries: Calls<Answer>,
     pub(super) pieces: Calls<u64>,
     pub(super) serving: Serving,
+    pub(super) lines: Lines,
     links: HashMap<ConnectionId, LinkId>,
     links_made: u64,
     dials: HashMap<ConnectionId, Purpose>,
@@ -106,6 +108,7 @@ impl Task {
             queries: Calls::new(),
             pieces: Calls::new(),
             serving: Serving::new(serve),
+            lines: options.lines,
             links: HashMap::new(),
             links_made: 0,
             dials: HashMap::new(),

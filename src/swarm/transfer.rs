@@ -3,7 +3,7 @@
 //! Knows streams, files and sinks. Does not know which file it is, or who asks.
 //! Invariant: bytes are moved block by block, so a transfer of any size takes one block of memory at either
 //! end; every byte that is counted was given to the sink; and no byte that came is kept from it for longer
-//! than `BLOCK_WAIT`.
+//! than `BLOCK_WAIT`, or than a limit wants it kept.
 //!
 //! This runs on the connection's own task, which is slowed down by a slow disk and then reads no more from
 //! the peer. That is wanted: a reader that runs ahead of its disk fills memory and gains nothing.
@@ -24,12 +24,15 @@ use super::block::{Block, step};
 use super::frame::{self, Unread};
 use super::{Body, Error, Refusal, Sink, Verdict};
 use crate::limits;
+use crate::pace::Toll;
 use crate::wire::{self, PieceHeader, PieceRequest};
 
 /// What we want from a peer, and where its bytes go.
 pub(super) struct Wanted {
     pub(super) request: PieceRequest,
     pub(super) sink: Box<dyn Sink>,
+    /// What the bytes have to pass before the sink gets them.
+    pub(super) toll: Toll,
     /// Closes when nobody waits for the bytes any more.
     pub(super) cancelled: oneshot::Receiver<()>,
 }
@@ -50,8 +53,8 @@ pub(super) enum Call {
 /// The outcome of a request, seen from either side.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// What a peer gets from us.
-    Given(Result<Body, Refusal>),
+    /// What a peer gets from us, and how fast.
+    Given(Result<(Body, Toll), Refusal>),
     /// The peer's request made no sense.
     Refused,
     /// What we got from a peer: how many bytes.
@@ -109,7 +112,7 @@ impl Codec for TransferCodec {
         T: AsyncWrite + Unpin + Send,
     {
         let header = match &outcome {
-            Outcome::Given(Ok(body)) => PieceHeader::Ok { len: body.len },
+            Outcome::Given(Ok((body, _))) => PieceHeader::Ok { len: body.len },
             Outcome::Given(Err(Refusal::Busy(retry))) => PieceHeader::busy(*retry),
             Outcome::Given(Err(Refusal::Missing)) => PieceHeader::Missing,
             Outcome::Refused => PieceHeader::Bad,
@@ -117,26 +120,38 @@ impl Codec for TransferCodec {
         };
         timeout(limits::PIECES_GIVE_STALL, frame::write(io, &header)).await??;
         match outcome {
-            Outcome::Given(Ok(body)) => give(io, &body).await,
+            Outcome::Given(Ok((body, toll))) => give(io, &body, &toll).await,
             _ => Ok(()),
         }
     }
 }
 
-/// Writes a stretch of a file to the stream.
-async fn give(io: &mut (impl AsyncWrite + Unpin + Send), body: &Body) -> io::Result<()> {
+/// Writes a stretch of a file to the stream, as fast as the toll allows.
+async fn give(io: &mut (impl AsyncWrite + Unpin + Send), body: &Body, toll: &Toll) -> io::Result<()> {
     let mut block = Block::new();
     let mut given = 0;
     while given < body.len {
         let offset = body.offset + given;
-        let Some(place) = block.bytes_mut().get_mut(..step(offset, body.len - given)) else { break };
+        let most = toll.portion(step(offset, body.len - given));
+        let Some(place) = block.bytes_mut().get_mut(..most) else { break };
         let len = read_at(&body.file, place, offset)?;
         if len == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file that is being sent became shorter"));
         }
         let Some(bytes) = block.bytes().get(..len) else { break };
-        timeout(limits::PIECES_GIVE_STALL, io.write_all(bytes)).await??;
+        toll.pay(len).await;
+        write(io, bytes).await?;
         given += len as u64;
+    }
+    Ok(())
+}
+
+/// Writes bytes to the stream. A peer that takes any of them within the time is alive: one that is held
+/// back by a limit of its own takes few.
+async fn write(io: &mut (impl AsyncWrite + Unpin + Send), mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let len = timeout(limits::PIECES_GIVE_STALL, io.write(bytes)).await??;
+        bytes = bytes.get(len..).filter(|_| len > 0).ok_or(io::ErrorKind::WriteZero)?;
     }
     Ok(())
 }
@@ -153,7 +168,7 @@ fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// Reads what was wanted from the stream and gives it to the sink.
 async fn take(io: &mut (impl AsyncRead + Unpin + Send), wanted: Wanted) -> Result<u64, Error> {
-    let Wanted { request, mut sink, mut cancelled } = wanted;
+    let Wanted { request, mut sink, toll, mut cancelled } = wanted;
     let header = tokio::select! {
         biased;
         _ = &mut cancelled => return Err(Error::Stopped),
@@ -176,8 +191,16 @@ async fn take(io: &mut (impl AsyncRead + Unpin + Send), wanted: Wanted) -> Resul
     let mut taken = 0;
     while taken < request.len {
         let offset = request.start + taken;
-        let place = block.bytes_mut().get_mut(..step(offset, request.len - taken)).unwrap_or_default();
+        let most = toll.portion(step(offset, request.len - taken));
+        let place = block.bytes_mut().get_mut(..most).unwrap_or_default();
         let (len, cut_short) = fill(io, place, &mut cancelled).await;
+        // Paid for here and not before, because only now is it known how many came. While this waits nothing
+        // is read, and so the peer sends no more than the stream's window.
+        tokio::select! {
+            biased;
+            () = toll.pay(len) => {}
+            _ = &mut cancelled => return Err(Error::Stopped),
+        }
         // Also what came before a cut is given to the sink: it was paid for.
         let bytes = place.get(..len).unwrap_or_default();
         if !bytes.is_empty() {
@@ -275,7 +298,7 @@ mod tests {
 
     async fn taken(stream: &[u8], kept: &Kept) -> Result<u64, Error> {
         let (_keep, cancelled) = oneshot::channel();
-        let wanted = Wanted { request: request(), sink: Box::new(kept.clone()), cancelled };
+        let wanted = Wanted { request: request(), sink: Box::new(kept.clone()), toll: Toll::default(), cancelled };
         take(&mut Cursor::new(stream), wanted).await
     }
 
@@ -285,7 +308,7 @@ mod tests {
         let body = Body { file: Arc::new(file), offset: START, len: LEN };
         let mut stream = Vec::new();
         let protocol = StreamProtocol::new(wire::PIECE_PROTOCOL);
-        let outcome = Outcome::Given(Ok(body));
+        let outcome = Outcome::Given(Ok((body, Toll::default())));
         TransferCodec::default().write_response(&protocol, &mut stream, outcome).await.unwrap();
         stream
     }
@@ -335,7 +358,7 @@ mod tests {
         let whole = served().await;
         let (header, body) = whole.split_at(whole.len() - LEN as usize);
         let (kept, (_keep, cancelled)) = (Kept::default(), oneshot::channel());
-        let wanted = Wanted { request: request(), sink: Box::new(kept.clone()), cancelled };
+        let wanted = Wanted { request: request(), sink: Box::new(kept.clone()), toll: Toll::default(), cancelled };
         let mut parts: Vec<Vec<u8>> = body[..30_000].chunks(10_000).map(<[u8]>::to_vec).collect();
         parts.push(body[30_000..].to_vec());
         let mut line = Cursor::new(header).chain(patient_line(parts, &kept));
@@ -389,7 +412,7 @@ mod tests {
         file.set_len(START + 5).unwrap();
         let body = Body { file: Arc::new(file), offset: START, len: LEN };
         let mut stream = Vec::new();
-        assert!(give(&mut stream, &body).await.is_err());
+        assert!(give(&mut stream, &body, &Toll::default()).await.is_err());
         assert_eq!(stream.len(), 5);
     }
 
@@ -404,7 +427,8 @@ mod tests {
         }
         for panics in [false, true] {
             let (_keep, cancelled) = oneshot::channel();
-            let wanted = Wanted { request: request(), sink: Box::new(Broken(panics)), cancelled };
+            let wanted =
+                Wanted { request: request(), sink: Box::new(Broken(panics)), toll: Toll::default(), cancelled };
             let error = take(&mut Cursor::new(served().await), wanted).await.unwrap_err();
             assert!(matches!(error, Error::Sink(_)), "{error:?}");
         }

@@ -450,6 +450,13 @@ impl Book {
         dialled.map(|link| link.remote).or_else(routed)
     }
 
+    /// Whether everything to and from a peer stays on this machine's own networks. One that is connected
+    /// from elsewhere as well is taken for far away: those are the lines that cost money.
+    pub fn is_local(&self, peer: &PeerId) -> bool {
+        let on_own = |ip| self.networks.iter().any(|network| network.contains(ip));
+        self.links.values().filter(|link| link.peer == *peer).all(|link| on_own(link.remote.ip()))
+    }
+
     // The book's own affairs.
 
     fn add_route(&mut self, goal: Goal, from: Instant) {

@@ -176,6 +176,20 @@ fn a_new_network_ends_all_waiting() {
 }
 
 #[test]
+fn a_peer_is_local_while_all_its_connections_are_on_networks_of_this_machine() {
+    let mut story = Story::new(Vec::new());
+    story.meet(3, Origin::Inbound);
+    assert!(!story.book.is_local(&id(3)), "no network of this machine is known yet");
+    story.book.networks_changed(vec![Network { ip: "10.0.0.1".parse().unwrap(), prefix: 24 }], story.now);
+    assert!(story.book.is_local(&id(3)));
+    let far = LinkId(100);
+    story.book.linked(far, id(3), "203.0.113.7:9009".parse().unwrap(), Origin::Inbound, story.now);
+    assert!(!story.book.is_local(&id(3)));
+    story.book.unlinked(far, story.now);
+    assert!(story.book.is_local(&id(3)));
+}
+
+#[test]
 fn of_two_that_hear_each_other_at_once_one_goes_first() {
     let mut small = Story::new(Vec::new());
     small.book.announced(id(3), address(3), small.now);

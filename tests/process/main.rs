@@ -18,6 +18,7 @@ mod bad_days;
 mod bad_input;
 mod daemon;
 mod hub_itself;
+mod limiting;
 mod removing;
 mod resuming;
 mod sharing;

@@ -185,7 +185,13 @@ async fn a_taken_port_is_an_error_if_it_was_asked_for() {
     let a = Node::start().await;
     let identity = Identity::generate();
     let shelf = Arc::clone(&a.shelf) as Arc<dyn Serve>;
-    let options = |port| Options { identity: identity.clone(), port, pairings: Vec::new(), discovery: Discovery::Off };
+    let options = |port| Options {
+        identity: identity.clone(),
+        port,
+        pairings: Vec::new(),
+        discovery: Discovery::Off,
+        lines: Lines::default(),
+    };
     let taken = start(options(Some(a.port())), Arc::clone(&shelf), mpsc::channel(1).0).await;
     assert!(matches!(taken.err(), Some(Error::PortTaken { port }) if port == a.port()));
     let first = start(options(None), Arc::clone(&shelf), mpsc::channel(1).0).await.unwrap();

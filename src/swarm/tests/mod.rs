@@ -90,7 +90,8 @@ impl Node {
         let shelf = Shelf { file: patterned(), mood, asked: Mutex::default(), opened: AtomicUsize::new(0) };
         let shelf = Arc::new(shelf);
         let (events, told) = mpsc::channel(limits::SWARM_EVENTS_MAX);
-        let options = Options { identity: identity.clone(), port, pairings, discovery: Discovery::Off };
+        let options =
+            Options { identity: identity.clone(), port, pairings, discovery: Discovery::Off, lines: Lines::default() };
         let serve: Arc<dyn Serve> = Arc::clone(&shelf) as Arc<dyn Serve>;
         let handle = start(options, serve, events).await.unwrap();
         Self { handle, identity, shelf, events: told }
