@@ -25,7 +25,7 @@ use crate::config::{Access, Endpoint, Role};
 use crate::digest::{PieceHash, Verified};
 use crate::hub::{Grant, Place, Reading};
 use crate::limits;
-use crate::pace::{Joint, Toll};
+use crate::pace::{Joint, Throttle, Toll};
 use crate::partial::{Partial, SealError};
 use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, Proof, RangeId, Seat, Source};
 use crate::sealed::SealedFile;
@@ -383,10 +383,16 @@ impl Driver<'_> {
     /// Lets time pass, and tells the plan what else its sources are doing.
     fn tick(&mut self) {
         self.fellows.ask_on();
+        let limit = self.task.pace.throttle();
+        // Peers that fill the user's own limit give all that may come, so the WAN is left alone.
+        let is_filled = limit.as_ref().is_some_and(Throttle::is_contended) && self.plan.busy_sources().1 == 0;
         let elsewhere = {
             let mut rates = lock(&self.task.inner.rates);
-            rates.tell(self.id, self.plan.rates());
-            rates.of_peers_elsewhere(self.id)
+            // What a source gives under such a limit says nothing about the source.
+            if limit.is_none() {
+                rates.tell(self.id, self.plan.rates());
+            }
+            if is_filled { limits::LAN_FULL_BYTES_PER_SEC } else { rates.of_peers_elsewhere(self.id) }
         };
         self.step(Event::LanElsewhere(elsewhere));
         self.step(Event::Tick);

@@ -63,6 +63,11 @@ impl Throttle {
         Rate::new(self.line.rate.load(Ordering::Relaxed)).ok()
     }
 
+    /// Whether somebody waits: more would flow if it might.
+    pub fn is_contended(&self) -> bool {
+        self.line.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// How many of these bytes to move at once, so that everybody's turn comes soon.
     ///
     /// Powers of two, because files are written in blocks that such portions fill without a rest.

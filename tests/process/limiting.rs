@@ -147,6 +147,23 @@ fn a_download_that_two_adds_wait_for_goes_as_fast_as_one_of_them_may_have_it() {
 }
 
 #[test]
+fn a_peer_that_gives_all_that_an_add_may_take_spares_the_hub() {
+    let weights = unique(16 * MIB);
+    let hub = TestHub::local().with(Repo::model("org/m").lfs("w.bin", weights.clone()));
+    let (a, b) = (Node::local("a").hub(&hub), Node::local("b").hub(&hub));
+    a.start();
+    b.start();
+    b.pair(&a);
+    a.add(&["org/m"]);
+    let id = a.peer_id();
+    until("b sees a", secs(15), || b.sees_active(&id));
+    hub.forget();
+    let added = b.add(&["org/m", "--limit-rate", "4MB"]);
+    kept_to(4e6, &added, "w.bin");
+    assert_eq!((hub.sent("w.bin"), added.peer_bytes()), (0, weights.len() as u64));
+}
+
+#[test]
 fn limits_are_stored_shown_and_removed_with_and_without_a_daemon() {
     let a = Node::local("a").config("# mine\nport = 4242\n");
     let config = || std::fs::read_to_string(a.home().join("hffs/config.toml")).unwrap();
