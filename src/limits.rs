@@ -47,6 +47,12 @@ pub const PACE_PORTION: Duration = Duration::from_millis(50);
 /// How long a round takes in which every transfer gets a portion: far below all times after which a
 /// transfer counts as silent (`HEDGE_AFTER` is the shortest).
 pub const PACE_ROUND: Duration = Duration::from_millis(250);
+/// What an endpoint is asked for ahead of a limit: it does not know of the limit, and the kernel takes in
+/// megabytes that nobody has read yet. Long enough that the next answer is there in time.
+pub const PACE_AHEAD: Duration = Duration::from_millis(500);
+/// Shorter ranges than this make more requests than they are worth. It is also how every range begins,
+/// because nobody knows then how many will share the limit.
+pub const PACE_AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Smaller portions cost more than they carry.
 pub const PACE_PORTION_BYTES_MIN: usize = 512;
 

@@ -4,7 +4,7 @@
 //! Does not know what is asked next.
 //! Invariant: every byte that comes goes through the range's `Arrival`, which counts it.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use tracing::debug;
@@ -12,7 +12,8 @@ use tracing::debug;
 use super::Inner;
 use super::landing::{Arrival, Landed, lock};
 use crate::config::Access;
-use crate::hub::{self, Place, Reading};
+use crate::hub::{self, Place, RangeBody, Reading};
+use crate::limits;
 use crate::names::PeerId;
 use crate::pace::Toll;
 use crate::plan::Ended;
@@ -94,16 +95,34 @@ pub(super) async fn from_endpoint(
     let Some(endpoint) = access.endpoints.iter().find(|endpoint| endpoint.url == url) else {
         return How::Useless("is no endpoint any more".to_owned());
     };
-    let mut body = match inner.hub.range(access, endpoint, place, bytes, reading).await {
-        Ok(body) => body,
-        Err(error) => return endpoint_trouble(error),
-    };
     let toll = toll.over(&inner.wan_down);
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let ahead = match reading {
+            Reading::Exact if at == bytes.start => toll.ahead().map(|_| limits::PACE_AHEAD_BYTES_MIN),
+            Reading::Exact => toll.ahead(),
+            Reading::FromStart => None,
+        };
+        let end = ahead.map_or(bytes.end, |ahead| bytes.end.min(at.saturating_add(ahead)));
+        let body = match inner.hub.range(access, endpoint, place, at..end, reading).await {
+            Ok(body) => body,
+            Err(error) => return endpoint_trouble(error),
+        };
+        if let ControlFlow::Break(how) = land(body, &toll, &mut arrival).await {
+            return how;
+        }
+        at = end;
+    }
+    How::Ended(Ended::Complete)
+}
+
+/// Lands what an answer brings, to its end or to that of the range.
+async fn land(mut body: RangeBody, toll: &Toll, arrival: &mut Arrival) -> ControlFlow<How> {
     loop {
         let (mut offset, mut bytes) = match body.next().await {
-            Ok(None) => return How::Ended(Ended::Complete),
+            Ok(None) => return ControlFlow::Continue(()),
             Ok(Some(came)) => came,
-            Err(error) => return endpoint_trouble(error),
+            Err(error) => return ControlFlow::Break(endpoint_trouble(error)),
         };
         // Under a limit they land in portions: bytes that wait in one lump look like a source that is stuck.
         while !bytes.is_empty() {
@@ -112,8 +131,8 @@ pub(super) async fn from_endpoint(
             // A write to a slow disk must not hold up the other tasks of this worker.
             match tokio::task::block_in_place(|| arrival.take(offset, &portion)) {
                 Landed::Go => offset += portion.len() as u64,
-                Landed::Enough => return How::Ended(Ended::Complete),
-                Landed::Failed(error) => return How::Disk(error),
+                Landed::Enough => return ControlFlow::Break(How::Ended(Ended::Complete)),
+                Landed::Failed(error) => return ControlFlow::Break(How::Disk(error)),
             }
         }
     }

@@ -78,6 +78,14 @@ impl Toll {
         self.line.as_ref().map_or(most, |line| line.portion(most))
     }
 
+    /// How many bytes to ask a sender for that does not know the limit, and would send them all at once into
+    /// the buffers between: `None`, any number.
+    pub fn ahead(&self) -> Option<u64> {
+        let own = self.own.as_ref().and_then(|own| own.throttle()).and_then(|own| own.ahead());
+        let line = self.line.as_ref().and_then(Throttle::ahead);
+        own.into_iter().chain(line).min()
+    }
+
     /// Waits until so many bytes more may flow. A wait that is given up costs the others nothing.
     pub async fn pay(&self, bytes: usize) {
         if let Some(own) = self.own.as_ref().and_then(|own| own.throttle()) {

@@ -83,6 +83,14 @@ impl Throttle {
         (1 << portion.ilog2()).min(most)
     }
 
+    /// How many bytes one of those who share the limit should have asked for and not got; `None`: any number.
+    pub(super) fn ahead(&self) -> Option<u64> {
+        let rate = self.rate()?.per_sec();
+        let sharing = self.line.waiting.load(Ordering::Relaxed).saturating_add(1);
+        let ahead = rate * limits::PACE_AHEAD.as_secs_f64() / sharing as f64;
+        Some((ahead as u64).max(limits::PACE_AHEAD_BYTES_MIN))
+    }
+
     /// Waits until so many bytes more may pass. A wait that is given up costs the others nothing.
     pub async fn pass(&self, bytes: usize) {
         if bytes == 0 || self.line.rate.load(Ordering::Relaxed) == 0 {

@@ -61,6 +61,23 @@ fn what_comes_from_the_hub_keeps_to_the_limit_in_the_settings_and_to_a_changed_o
 }
 
 #[test]
+fn the_hub_is_asked_for_little_more_than_the_limit_lets_in() {
+    let hub = TestHub::local().with(Repo::model("org/m").lfs("w.bin", unique(64 * MIB)));
+    let a = Node::local("a").hub(&hub);
+    a.start();
+    a.cli(&["conf", "limit", "set", "--down", "2MB"]).ok();
+    let adding = a.start_adding(&["org/m"]);
+    until("bytes flow", secs(30), || hub.sent("w.bin") > 0);
+    let begun = Instant::now();
+    std::thread::sleep(secs(4));
+    let (sent, took) = (hub.sent("w.bin") as f64, begun.elapsed().as_secs_f64());
+    // What four ranges have asked for ahead.
+    assert!(sent <= 2e6 * (took + 0.5) + 4.0 * 600e3, "{sent} bytes in {took} s at 2 MB/s");
+    adding.signal("INT");
+    adding.ends();
+}
+
+#[test]
 fn a_limit_that_is_lifted_frees_what_waits_for_it() {
     let weights = unique(8 * MIB);
     let hub = TestHub::local().with(Repo::model("org/m").lfs("w.bin", weights.clone()));
