@@ -14,6 +14,7 @@ mod landing;
 mod naming;
 mod ranges;
 mod rates;
+mod repair;
 mod select;
 mod shared;
 mod tally;
