@@ -155,8 +155,16 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 pub const BLOCK_WAIT: Duration = Duration::from_millis(500);
 /// Blocks start at an address that is a multiple of this; unaligned ones cost the kernel twice the time.
 pub const BLOCK_ALIGN: usize = 4_096;
-/// One yamux frame of this size fills one noise message: 64,511 bytes less the frame's 12.
-pub const YAMUX_FRAME_BYTES: usize = 64_499;
+/// A yamux frame is one system call. With its proofs it just fits into the 65,160 bytes that the kernel cuts
+/// into packets of 1,500 at once: a few bytes more cost the giver a packet, and a third of its time.
+pub const YAMUX_FRAME_BYTES: usize = 65_000;
+/// What is encrypted at once. A little shorter than a frame, so that whoever opens it in the place where the
+/// frame belongs has room for the 16 bytes of its proof.
+pub const NOISE_BULK_BYTES: usize = 60 << 10;
+/// Messages under one key, where the key changes at all: 4 GiB, far below what AES-GCM is sound for.
+pub const NOISE_KEY_MESSAGES: u64 = 1 << 16;
+/// One message of a handshake: keys, a signature and an identity, which for an RSA key takes half of this.
+pub const HANDSHAKE_BYTES_MAX: usize = 2 << 10;
 /// Streams of one connection. Above the sum of what the protocols use, because yamux ends a
 /// connection that opens more; not far above, because each may have 256 KiB waiting unread.
 pub const YAMUX_STREAMS_MAX: usize = 256;

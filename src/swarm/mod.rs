@@ -19,6 +19,7 @@ mod gate;
 mod identity;
 mod listen;
 mod muxer;
+mod noise;
 mod query;
 mod requests;
 mod serving;

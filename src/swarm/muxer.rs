@@ -4,8 +4,8 @@
 //! Invariant: a connection on which nothing was received for `SILENT_SECS_MAX` ends with an error, and a
 //! panic inside yamux ends its connection and nothing else.
 //!
-//! libp2p has a wrapper of its own for yamux; it hides the frame size, and frames that fill one noise
-//! message each cost a quarter of the encryptions and system calls. On the wire there is no difference.
+//! libp2p has a wrapper of its own for yamux; it hides the frame size, and frames four times as
+//! long cost a quarter of the encryptions and system calls. On the wire there is no difference.
 //!
 //! Both sides ping every few seconds, so a living connection is never silent for long, however slow it is:
 //! every received byte counts, not only pings, which queue up behind bulk data. Seconds are counted, not
