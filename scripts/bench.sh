@@ -9,6 +9,7 @@
 # Medians count, and ratios more than figures. CPU seconds are user and system time of the processes on each side; the
 # kernel's work for a virtual cable is charged to whoever it happens to interrupt.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 source scripts/need.sh
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -159,10 +160,21 @@ pids+=("$plain_pid")
 TIMEFORMAT='%R %U %S'
 timed() { { time "$@" >/dev/null 2>"$work/talk.txt"; } 2>&1; }
 
+fail() {
+    echo "bench: $*" >&2
+    exit 1
+}
 fresh_taker() {
+    local tries
     rm -rf "$work/taker" && mkdir "$work/taker"
     on taker '' -q daemon start >/dev/null
     on taker '' -q peer add 10.99.0.1 >/dev/null
+    # A peer may be added before it is reached; an add would then find nobody.
+    for tries in {1..100}; do
+        [[ $(on taker '' --json peer ls | tr -d ' \n') == *'"active":true'* ]] && break
+        sleep 0.1
+    done
+    ((tries < 100)) || fail "the taker does not reach the giver: $(on taker '' peer ls)"
     taker_pid=$(pid_of taker)
 }
 # hffs_adds WHAT… : prints the three, and the taker's peak of memory.
@@ -170,7 +182,7 @@ hffs_adds() {
     local giver_before taker_before clock
     giver_before=$(cpu "$giver_pid")
     taker_before=$(cpu "$taker_pid")
-    clock=$(timed on taker '' -q model add "$@")
+    clock=$(timed on taker '' -q model add "$@") || fail "model add $*: $(cat "$work/talk.txt")"
     echo "$clock $giver_before $(cpu "$giver_pid") $taker_before $(cpu "$taker_pid") $(peak "$taker_pid")" |
         awk '{ print $1, $5 - $4, $7 - $6 + $2 + $3, $8 }'
 }
@@ -228,9 +240,18 @@ giver_peak=$(peak "$giver_pid")
 
 # ---- many small files, an idle daemon, a long list ---------------------------------------------------
 
+# The files of a repo of which hffs shows the paths: how many, and one digest over all their bytes.
+sum_of() {
+    on "$1" '' --json model ls --repo_id org/many | grep -o '"local_path": *"[^"]*"' | cut -d'"' -f4 | sort |
+        tee "$work/paths.txt" | xargs cat | sha256sum | cut -d' ' -f1
+    wc -l <"$work/paths.txt"
+}
+want=$(sum_of giver)
+[[ $want == *$'\n'"$small_files" ]] || fail "the giver has not $small_files files: $want"
 for ((round = 1; round <= rounds; round++)); do
     fresh_taker
     line=$(hffs_adds org/many)
+    [[ $(sum_of taker) == "$want" ]] || fail "other files arrived than were there"
     echo "$line" >>"$work/small.txt"
     printf 'round %d  small %s\n' "$round" "$line" >&2
     on taker '' -q daemon stop

@@ -1,7 +1,7 @@
 //! What the standard library lacks to move bytes between memory and a disk.
 //!
 //! Knows positioned reads and writes on each system, buffers that the kernel copies fast, space that
-//! is reserved, and folders that are folders. Does not know what any file means.
+//! is reserved, folders that are folders, and many names looked at in one. Does not know what any file means.
 //! Invariant: a folder made here is no symlink, nor is any part of the way to it from its base.
 //!
 //! Buffers begin at a page because that halves the cost of copying between a file and memory on
@@ -18,6 +18,7 @@ use crate::limits;
 pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+    len: usize,
 }
 
 impl Default for Buffer {
@@ -29,14 +30,20 @@ impl Default for Buffer {
 impl Buffer {
     /// A buffer of `DISK_BUFFER_BYTES`.
     pub fn new() -> Self {
-        let bytes = vec![0; limits::DISK_BUFFER_BYTES + limits::PAGE_BYTES];
+        Self::for_file(u64::MAX)
+    }
+
+    /// One that is no larger than the file that it is for.
+    pub fn for_file(size: u64) -> Self {
+        let len = usize::try_from(size).unwrap_or(usize::MAX).min(limits::DISK_BUFFER_BYTES);
+        let bytes = vec![0; len + limits::PAGE_BYTES];
         let start = bytes.as_ptr().align_offset(limits::PAGE_BYTES).min(limits::PAGE_BYTES);
-        Self { bytes, start }
+        Self { bytes, start, len }
     }
 
     /// At most `len` bytes of it, and at most all of it.
     pub fn up_to(&mut self, len: u64) -> &mut [u8] {
-        let len = usize::try_from(len).unwrap_or(usize::MAX).min(limits::DISK_BUFFER_BYTES);
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(self.len);
         self.bytes.get_mut(self.start..self.start + len).unwrap_or_default()
     }
 }
@@ -130,6 +137,59 @@ fn is_in_memory(_: &File) -> bool {
     false
 }
 
+/// A file that a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// In bytes.
+    pub len: u64,
+    /// What is the same for two names of one file: device and inode. `None` where the system has no such
+    /// numbers.
+    pub id: Option<(u64, u64)>,
+}
+
+/// A folder in which many names are looked at. The way to it is walked once and not for each of them,
+/// which is most of what a look costs.
+#[derive(Debug)]
+pub struct Lookout {
+    path: PathBuf,
+    #[cfg(target_os = "linux")]
+    folder: Option<File>,
+}
+
+impl Lookout {
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            folder: File::open(&path).ok(),
+            path,
+        }
+    }
+
+    /// The file at a relative path, at the end of all links; `None` when there is none.
+    #[cfg(target_os = "linux")]
+    pub fn file(&self, name: &str) -> Option<Seen> {
+        let Some(folder) = &self.folder else { return self.file_by_path(name) };
+        let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty()).ok()?;
+        let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+        is_file.then_some(Seen { len: u64::try_from(stat.st_size).ok()?, id: Some((stat.st_dev, stat.st_ino)) })
+    }
+
+    /// The same where there are no calls for this, or none that we know.
+    #[cfg(not(target_os = "linux"))]
+    pub fn file(&self, name: &str) -> Option<Seen> {
+        self.file_by_path(name)
+    }
+
+    fn file_by_path(&self, name: &str) -> Option<Seen> {
+        let meta = fs::metadata(self.path.join(name)).ok().filter(fs::Metadata::is_file)?;
+        #[cfg(unix)]
+        let id = Some((std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta)));
+        #[cfg(not(unix))]
+        let id = None;
+        Some(Seen { len: meta.len(), id })
+    }
+}
+
 /// Whether an error says that there is no room, on the disk or in the user's share of it.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -154,6 +214,10 @@ pub fn make_folders<'a>(
     for part in parts {
         let parent = path.clone();
         path.push(part);
+        // Nearly always it is there, and looking costs less than being refused.
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            continue;
+        }
         match fs::create_dir(&path) {
             Ok(()) => made(&parent),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(&path) {
@@ -187,6 +251,7 @@ mod tests {
             assert_eq!(bytes.len(), limits::DISK_BUFFER_BYTES);
             assert_eq!(bytes.as_ptr() as usize % limits::PAGE_BYTES, 0);
             assert_eq!(buffer.up_to(3).len(), 3);
+            assert_eq!(Buffer::for_file(10_000).up_to(u64::MAX).len(), 10_000);
         }
     }
 
@@ -201,6 +266,25 @@ mod tests {
         fs::write(base.path().join("f"), "").unwrap();
         let result = make_folders(base.path(), ["f", "g"], |_| {});
         assert!(matches!(result, Err(Obstacle::InTheWay(path)) if path == base.path().join("f")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lookout_sees_what_names_lead_to_and_that_two_lead_to_one_file() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("file"), "12345").unwrap();
+        fs::create_dir(base.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("../file", base.path().join("folder/link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", base.path().join("dangling")).unwrap();
+        let lookout = Lookout::new(base.path().to_owned());
+        let file = lookout.file("file").unwrap();
+        assert_eq!(file.len, 5);
+        for same in [lookout.file("folder/link"), lookout.file_by_path("folder/link"), lookout.file_by_path("file")] {
+            assert_eq!(same, Some(file));
+        }
+        for none in ["folder", "dangling", "absent"] {
+            assert_eq!((lookout.file(none), lookout.file_by_path(none)), (None, None), "{none}");
+        }
     }
 
     #[cfg(unix)]

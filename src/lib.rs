@@ -32,7 +32,7 @@
 //! | | [`wire`] | peer messages ⇄ bytes | cbor4ii |
 //! | | [`config`] | work directory, settings, environment | directories, toml, toml_edit |
 //! | doors | [`hub`] | the Hub and its mirrors; the only room that sees the token | reqwest, rustls |
-//! | | [`swarm`] | the network of peers | libp2p, yamux, snow, x25519_dalek, prost |
+//! | | [`swarm`] | the network of peers | libp2p, yamux, snow, x25519_dalek, prost, socket2 |
 //! | | [`control`] | command line ⇄ daemon | interprocess |
 //! | state | [`cache`] | the Hugging Face cache on disk, and what hffs itself put there | |
 //! | | [`partial`] | an unfinished file: claim, write, resume, seal | |

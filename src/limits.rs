@@ -153,6 +153,9 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 /// A block that a slow line has begun is handed on after this time, full or not: whoever waits for the
 /// bytes judges the peer by them, so this is far below `PEER_STALL`.
 pub const BLOCK_WAIT: Duration = Duration::from_millis(500);
+/// Bytes of one connection that wait in the kernel before they are sent: a tenth of a second of a line of 20
+/// Mbit/s. A fast line is kept busy by what is under way.
+pub const UNSENT_BYTES: u32 = 256 << 10;
 /// Blocks start at an address that is a multiple of this; unaligned ones cost the kernel twice the time.
 pub const BLOCK_ALIGN: usize = 4_096;
 /// A yamux frame is one system call. With its proofs it just fits into the 65,160 bytes that the kernel cuts
@@ -210,6 +213,11 @@ pub const BULK_RETRY: Duration = Duration::from_secs(30);
 /// Requests of ours that one peer may have open, and its requests that we work on at once.
 /// Twice what a download keeps in flight.
 pub const REQUESTS_PER_PEER_MAX: usize = 32;
+/// Of these, requests for at least `LARGE_REQUEST_BYTES`: the rest is for small files, whose requests would
+/// otherwise be refused for as long as large ones are fetched.
+pub const LARGE_REQUESTS_PER_PEER_MAX: usize = 20;
+/// What makes a request for pieces a large one: it takes longer than a whole small file.
+pub const LARGE_REQUEST_BYTES: u64 = 2 * MIB;
 /// Streams of one protocol on one connection, both directions together.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 2 * REQUESTS_PER_PEER_MAX;
 /// Requests of all peers that are worked on at once.
@@ -260,8 +268,10 @@ pub const LOOKUP: Duration = Duration::from_millis(2_500);
 pub const PAIR_WAIT: Duration = Duration::from_secs(3);
 /// How long the network waits before it starts anew after a failure of its own.
 pub const RESTART_PAUSE: Duration = Duration::from_millis(500);
-/// How often the swarm's task looks at its clocks.
+/// How often the swarm's task looks at its clocks while something waits that no event announces.
 pub const SWARM_TICK: Duration = Duration::from_millis(250);
+/// How often it does while nothing waits: bans end, and what is forgotten is forgotten, this much later.
+pub const SWARM_IDLE_TICK: Duration = Duration::from_secs(5);
 
 // ---- trust -------------------------------------------------------------------------------------
 
@@ -389,6 +399,8 @@ pub const REQUEST_WAIT: Duration = Duration::from_secs(5);
 pub const REPLY_WAIT: Duration = Duration::from_secs(30);
 /// Events that wait for a command to read them: a few seconds of the busiest add.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
+/// Events that are written to a command in one go: some kilobytes.
+pub const EVENTS_AT_ONCE: usize = 64;
 /// How long a command that was interrupted waits for the daemon to stop its work.
 pub const CANCEL_WAIT: Duration = Duration::from_secs(3);
 /// Bars for running files that still leave a terminal of 24 lines its history.
@@ -436,6 +448,8 @@ pub const CACHE_RESCAN_SHARE: u32 = 20;
 pub const CACHE_FRESH: Duration = Duration::from_secs(2);
 /// Changed folders that wait for one fsync; more would make the last publish of a burst slow.
 pub const UNSYNCED_FOLDERS_MAX: usize = 256;
+/// Files that one thread looks at before it takes the next ones: a few milliseconds.
+pub const LOOKS_AT_ONCE: usize = 512;
 /// Leftovers of a process that died while it renamed something into place are this old at least.
 pub const STRAY_AGE: Duration = Duration::from_secs(3_600);
 /// A line of a kibibyte for each of `PIECES_MAX` pieces; most take a tenth of that.
@@ -451,8 +465,13 @@ pub const HASH_MARK_PIECES: u32 = 64;
 pub const SMALL_FILE_BYTES: u64 = 8 * MIB;
 /// Small files in flight: hides the round trips of a WAN; more would trip the Hub's rate limit.
 pub const SMALL_FILES_AT_ONCE: usize = 16;
+/// The same, when some of them are the first of an add that would have to wait for others' adds.
+pub const SMALL_FILES_MAX: usize = 24;
 /// Large files in flight: each already uses every source, more only spread the disk's head.
 pub const LARGE_FILES_AT_ONCE: usize = 3;
+/// The same, when some of them are the first of an add that would have to wait for others' adds: as many users
+/// of one machine as ever fetch at the same time.
+pub const LARGE_FILES_MAX: usize = 8;
 /// Peers are asked again who holds a running file after this time: they may have got more meanwhile.
 /// An answer is at most 8 KiB a file, so fifty machines cost each other 400 KB/s at the very most.
 pub const HOLDERS_AGE: Duration = Duration::from_secs(1);

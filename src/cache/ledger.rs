@@ -152,6 +152,15 @@ fn replace(stamps: &mut Stamps, digest: Digest, path: PathBuf, stamp: Stamp) {
     places.push((path, stamp));
 }
 
+/// What appending did to the file.
+struct Grown {
+    ino: u64,
+    from: u64,
+    to: u64,
+    /// Nobody wrote at the same time, though locks may lie.
+    only_ours: bool,
+}
+
 /// The ledger of one work directory.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -213,21 +222,35 @@ impl Ledger {
 
     /// Adds lines at the end of the file, where this process and all others will read them.
     pub(super) fn append(&self, lines: &[Line]) -> Result<(), Error> {
+        if lines.is_empty() {
+            return Ok(());
+        }
         let mut text = Vec::new();
+        let mut written = Vec::with_capacity(lines.len());
         for line in lines {
             // A path that is no text cannot be written down, so what it says is not remembered.
             match serde_json::to_vec(line) {
-                Ok(json) => text.extend(json.into_iter().chain([b'\n'])),
+                Ok(json) => {
+                    text.extend(json.into_iter().chain([b'\n']));
+                    written.push(line);
+                }
                 Err(error) => debug!(%error, "a line does not fit the ledger"),
             }
         }
-        let _alone = self.book();
-        self.append_text(text).map_err(|error| Error::at("write", &self.path, error))
+        let mut book = self.book();
+        let grown = self.append_text(text).map_err(|error| Error::at("write", &self.path, error))?;
+        // When nobody else wrote, it is known what a look at the file would show.
+        if grown.ino == book.ino && grown.from == book.read_to && grown.only_ours {
+            written.into_iter().for_each(|line| book.take(line.clone()));
+            (book.read_to, book.len) = (grown.to, grown.to);
+        }
+        Ok(())
     }
 
-    fn append_text(&self, mut text: Vec<u8>) -> io::Result<()> {
+    fn append_text(&self, mut text: Vec<u8>) -> io::Result<Grown> {
         let mut file = self.open_last()?;
-        if file.metadata()?.len() > 0 {
+        let before = file.metadata()?;
+        if before.len() > 0 {
             file.seek(SeekFrom::End(-1))?;
             let mut last = [0];
             file.read_exact(&mut last)?;
@@ -236,7 +259,9 @@ impl Ledger {
                 text.insert(0, b'\n');
             }
         }
-        file.write_all(&text)
+        file.write_all(&text)?;
+        let (from, to) = (before.len(), file.metadata()?.len());
+        Ok(Grown { ino: ino(&before), from, to, only_ours: to == from + text.len() as u64 })
     }
 
     /// Opens the file with its lock held where locks work, and makes sure that it is still the one

@@ -7,9 +7,11 @@
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::folder::{Folder, first_hop};
 use super::{Cache, Held, Refs, trees};
+use crate::disk::Lookout;
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath};
 use crate::tree::{Content, Tree};
@@ -81,29 +83,34 @@ impl Entry {
 impl Cache {
     /// The repos with at least one snapshot, by name.
     pub fn repos(&self) -> Vec<RepoView> {
-        let mut repos: Vec<RepoView> = repos_in(&self.0.root)
-            .into_iter()
-            .filter_map(|repo| {
-                let folder = Folder::new(&self.0, &repo);
-                let commits = commits(&folder);
-                if commits.is_empty() {
-                    return None;
-                }
-                let refs = trees::read_refs(&folder.refs());
-                let mut counted = HashSet::new();
-                let (mut files, mut size) = (0, 0);
-                for entry in commits.iter().flat_map(|commit| entries(&folder, commit)) {
-                    let Some(meta) = real(&entry.at) else { continue };
-                    files += 1;
-                    if counted.insert(identity(&entry, &meta)) {
-                        size += meta.len();
-                    }
-                }
-                Some(RepoView { commits, refs, files, size, repo })
-            })
-            .collect();
-        repos.sort_by(|a, b| a.repo.cmp(&b.repo));
-        repos
+        self.repos_that(|_| true)
+    }
+
+    /// Those of them that are wanted; the files of others are not looked at.
+    pub fn repos_that(&self, are_wanted: impl Fn(&Repo) -> bool) -> Vec<RepoView> {
+        let mut repos: Vec<Repo> = repos_in(&self.0.root).into_iter().filter(are_wanted).collect();
+        repos.sort();
+        let mut views = Vec::new();
+        let mut snapshots = Vec::new();
+        for repo in repos {
+            let folder = Folder::new(&self.0, &repo);
+            let commits = commits(&folder);
+            if commits.is_empty() {
+                continue;
+            }
+            snapshots.extend(commits.iter().map(|commit| (views.len(), folder.snapshot(commit))));
+            let refs = trees::read_refs(&folder.refs());
+            views.push(RepoView { repo, commits, refs, files: 0, size: 0 });
+        }
+        let mut counted = HashSet::new();
+        for (of, identity, len) in look_at(&snapshots) {
+            let Some(view) = views.get_mut(of) else { continue };
+            view.files += 1;
+            if counted.insert((of, identity)) {
+                view.size += len;
+            }
+        }
+        views
     }
 
     /// The files of all snapshots of a repo, by commit and path.
@@ -158,27 +165,51 @@ impl Cache {
     }
 }
 
-/// What is known of the file that a path resolves to.
-fn real(path: &Path) -> Option<Metadata> {
-    fs::metadata(path).ok().filter(Metadata::is_file)
-}
-
 /// The size of the file that a path resolves to.
 pub(super) fn real_len(path: &Path) -> Option<u64> {
-    real(path).map(|meta| meta.len())
+    fs::metadata(path).ok().filter(Metadata::is_file).map(|meta| meta.len())
 }
 
-/// What is the same for two names of one file. The numbers came with its size; where there are none,
-/// the link has to be read.
-#[cfg(unix)]
-fn identity(_: &Entry, meta: &Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    (meta.dev(), meta.ino())
+/// What is the same for two names of one file.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    Numbers((u64, u64)),
+    /// Where there are no numbers, the link has to be read.
+    Place(PathBuf),
 }
 
-#[cfg(not(unix))]
-fn identity(entry: &Entry, _: &Metadata) -> PathBuf {
-    entry.hop()
+/// Looks at the files of snapshots: what each is, and how large, beside the number of its snapshot's repo.
+fn look_at(snapshots: &[(usize, PathBuf)]) -> Vec<(usize, Identity, u64)> {
+    let listed =
+        on_all_cores(snapshots, |(of, snapshot)| (*of, Lookout::new(snapshot.clone()), in_any_order(snapshot.clone())));
+    let parts: Vec<(usize, &Lookout, &[Entry])> = listed
+        .iter()
+        .flat_map(|(of, lookout, entries)| entries.chunks(limits::LOOKS_AT_ONCE).map(move |part| (*of, lookout, part)))
+        .collect();
+    let seen = on_all_cores(&parts, |(of, lookout, entries)| {
+        let one = |entry: &Entry| {
+            let file = lookout.file(entry.path.as_str())?;
+            let identity = file.id.map_or_else(|| Identity::Place(entry.hop()), Identity::Numbers);
+            Some((*of, identity, file.len))
+        };
+        entries.iter().filter_map(one).collect::<Vec<_>>()
+    });
+    seen.into_iter().flatten().collect()
+}
+
+/// Does independent work on all cores, in any order. A large cache is some ten thousand calls of a few
+/// microseconds each, and whoever lists it waits for them.
+fn on_all_cores<J: Sync, T: Send>(jobs: &[J], work: impl Fn(&J) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let run = || std::iter::from_fn(|| jobs.get(next.fetch_add(1, Ordering::Relaxed)).map(&work)).collect::<Vec<T>>();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..cores.min(jobs.len())).map(|_| scope.spawn(run)).collect();
+        let mut done = run();
+        // What a thread did that panicked is missing, and nothing else.
+        done.extend(others.into_iter().filter_map(|other| other.join().ok()).flatten());
+        done
+    })
 }
 
 /// The repos that have a folder.
@@ -201,8 +232,14 @@ pub(super) fn commits(folder: &Folder<'_>) -> Vec<Commit> {
 
 /// What lies in a snapshot, by path, links to nothing included. Links to folders are not followed.
 pub(super) fn entries(folder: &Folder<'_>, commit: &Commit) -> Vec<Entry> {
+    let mut found = in_any_order(folder.snapshot(commit));
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn in_any_order(snapshot: PathBuf) -> Vec<Entry> {
     let mut found = Vec::new();
-    let mut folders = vec![(folder.snapshot(commit), String::new())];
+    let mut folders = vec![(snapshot, String::new())];
     while let Some((at, prefix)) = folders.pop() {
         let Ok(entries) = fs::read_dir(&at) else { continue };
         for entry in entries.flatten() {
@@ -221,6 +258,5 @@ pub(super) fn entries(folder: &Folder<'_>, commit: &Commit) -> Vec<Entry> {
             }
         }
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }

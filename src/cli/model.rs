@@ -96,16 +96,17 @@ pub(super) struct Rm {
 pub(super) fn ls(ls: Ls, environment: &Environment, printer: Printer) -> Outcome {
     let home = Home::find(environment)?;
     let cache = Cache::look_at(home.hub_cache(), &home.own())?;
-    let repos = cache.repos().into_iter().filter(|view| ls.repo_type.is_none_or(|kind| kind == view.repo.kind));
+    let views = cache.repos_that(|repo| {
+        ls.repo_type.is_none_or(|kind| kind == repo.kind) && ls.repo_id.as_ref().is_none_or(|id| *id == repo.id)
+    });
     let Some(id) = ls.repo_id else {
-        let repos: Vec<docs::ListedRepo> = repos.map(listed_repo).collect();
+        let repos: Vec<docs::ListedRepo> = views.into_iter().map(listed_repo).collect();
         if repos.is_empty() {
             printer.say("no models yet: `hffs model add REPO_ID` brings one");
         }
         printer.result(&repos, || if repos.is_empty() { String::new() } else { repo_table(&repos) })?;
         return Ok(Exit::Done);
     };
-    let views: Vec<RepoView> = repos.filter(|view| view.repo.id == id).collect();
     if views.is_empty() {
         return Err(Wrong::new(format!("`{id}` is not on this machine")).hint(format!("hffs model add {id}")).into());
     }

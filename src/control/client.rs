@@ -71,7 +71,7 @@ impl Client {
     /// Sends the one request of this connection.
     pub async fn send(&mut self, request: &Request) -> Result<(), Error> {
         let opening = Opening { version: VERSION, request };
-        line::write(&mut self.to, &opening).await.map_err(Error::Broken)
+        line::write(&mut self.to, &[opening]).await.map_err(Error::Broken)
     }
 
     /// What the daemon says next. Cancel safe.
@@ -93,6 +93,6 @@ impl Client {
 
     /// Tells the daemon that its work is not wanted any more; what it says then is still to be read.
     pub async fn cancel(&mut self) -> Result<(), Error> {
-        line::write(&mut self.to, &Interruption::Cancel).await.map_err(Error::Broken)
+        line::write(&mut self.to, &[Interruption::Cancel]).await.map_err(Error::Broken)
     }
 }

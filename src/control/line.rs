@@ -38,10 +38,13 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-/// Writes a value as a line and flushes it. Not cancel safe.
-pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    to.write_all(&line).await?;
+/// Writes values as lines, all in one go, and flushes them. Not cancel safe.
+pub(super) async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), values: &[T]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for value in values {
+        serde_json::to_writer(&mut lines, value)?;
+        lines.push(b'\n');
+    }
+    to.write_all(&lines).await?;
     to.flush().await
 }

@@ -180,9 +180,10 @@ async fn converse(stream: Stream, called: mpsc::Sender<Call>) -> io::Result<()> 
     if called.send(call).await.is_err() {
         return refuse(&mut to, "the daemon is stopping").await;
     }
+    let mut ready = Vec::with_capacity(limits::EVENTS_AT_ONCE);
     loop {
-        let reply = tokio::select! {
-            reply = replies.recv() => reply,
+        tokio::select! {
+            _ = replies.recv_many(&mut ready, limits::EVENTS_AT_ONCE) => {}
             heard = from.next::<Interruption>(), if !gone.is_cancelled() => {
                 match heard {
                     Ok(Some(Interruption::Cancel)) => { gone.cancel(); continue; }
@@ -190,19 +191,23 @@ async fn converse(stream: Stream, called: mpsc::Sender<Call>) -> io::Result<()> 
                 }
             }
         };
-        let reply = reply.unwrap_or_else(|| Reply::Failed {
-            message: "the daemon gave up without an answer".into(),
-            hint: Some("its log may tell why".into()),
-        });
-        timeout(limits::REPLY_WAIT, line::write(&mut to, &reply)).await??;
-        if !matches!(reply, Reply::Event(_)) {
+        if ready.is_empty() {
+            ready.push(Reply::Failed {
+                message: "the daemon gave up without an answer".into(),
+                hint: Some("its log may tell why".into()),
+            });
+        }
+        // An add of small files has many events at once, and each write wakes the command.
+        timeout(limits::REPLY_WAIT, line::write(&mut to, &ready)).await??;
+        if !matches!(ready.last(), Some(Reply::Event(_))) {
             return Ok(());
         }
+        ready.clear();
     }
 }
 
 async fn refuse(to: &mut (impl tokio::io::AsyncWrite + Unpin), message: &str) -> io::Result<()> {
     let hint = Some("hffs daemon stop, then hffs daemon start".to_owned());
     let reply = Reply::Failed { message: crate::names::clean(message, 300), hint };
-    timeout(limits::REPLY_WAIT, line::write(to, &reply)).await?
+    timeout(limits::REPLY_WAIT, line::write(to, &[reply])).await?
 }

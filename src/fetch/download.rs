@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -21,15 +22,14 @@ use super::ranges::{How, from_endpoint, from_peer};
 use super::rates::DownloadId;
 use super::repair::{Barred, Progress};
 use super::tally::Tally;
-use super::{Error, Inner};
+use super::{Error, Inner, link_local};
 use crate::config::{Access, Endpoint, Role};
-use crate::digest::Verified;
 use crate::hub::{Grant, Place, Reading};
 use crate::limits;
 use crate::pace::{Joint, Throttle, Toll};
 use crate::partial::{Partial, SealError};
+use crate::piece::PieceList;
 use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, Proof, RangeId, Seat, Source};
-use crate::sealed::SealedFile;
 use crate::wire::PieceRequest;
 
 /// What a download needs to know.
@@ -41,6 +41,13 @@ pub(super) struct Task {
     pub(super) tally: Arc<Tally>,
     /// How fast those who wait for it may have it.
     pub(super) pace: Arc<Joint>,
+}
+
+/// What a download begins with.
+pub(super) enum Claimed {
+    /// The content was on this machine, and is linked into its place.
+    Here(PathBuf),
+    Partial(Arc<Partial>),
 }
 
 /// How a range's task ended, and which source it was.
@@ -77,20 +84,25 @@ struct Driver<'a> {
 }
 
 impl Task {
-    /// Brings the file here and seals it.
-    pub(super) async fn run(&self) -> Result<Verified<SealedFile>, Error> {
-        let partial = self.claim().await?;
+    /// Brings the file here, seals and publishes it, and says where it is.
+    pub(super) async fn run(&self, partial: Arc<Partial>) -> Result<PathBuf, Error> {
         self.tally.resumed(partial.resumed_bytes());
         let landing = Landing::new(Arc::clone(&partial), Claims::default(), Arc::clone(&self.tally));
         let mut barred = Barred::new();
         let mut range = RangeId::default();
         for repairs in 0..=limits::REPAIRS_MAX {
             self.bring(&landing, &partial, &barred, &mut range).await?;
-            let sealing = Arc::clone(&partial);
-            match blocking(move || sealing.seal()).await? {
-                Ok(sealed) => {
-                    self.judge(&landing, sealed.get()).await;
-                    return Ok(sealed);
+            let (sealing, cache, place) = (Arc::clone(&partial), self.inner.cache.clone(), self.place.clone());
+            // In one visit to another thread, because for a small file the way there is the longest part.
+            let sealed = blocking(move || {
+                let sealed = sealing.seal()?;
+                let pieces = sealed.get().pieces.clone();
+                Ok((pieces, cache.publish(&place.repo, &place.commit, &place.path, sealed)))
+            });
+            match sealed.await? {
+                Ok((pieces, published)) => {
+                    self.judge(&landing, &pieces).await;
+                    return published.map_err(Error::Cache);
                 }
                 // The seal has forgotten what was not on disk as noted; the next round brings it.
                 Err(SealError::Missing { .. }) => {}
@@ -113,18 +125,26 @@ impl Task {
         Err(Error::NeverWhole { path: self.place.path.clone() })
     }
 
-    /// Claims the unfinished file. A download that was just cancelled may hold it for a moment longer,
-    /// until its disk work is done.
-    async fn claim(&self) -> Result<Arc<Partial>, Error> {
+    /// Links the content if this machine has it by now, or claims the unfinished file. A download that was
+    /// just cancelled may hold it for a moment longer, until its disk work is done.
+    pub(super) async fn claim(&self) -> Result<Claimed, Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let (partials, repo, content) = (self.inner.partials.clone(), self.place.repo.clone(), self.place.content);
-            match blocking(move || partials.claim(&repo, &content)).await? {
-                Err(crate::partial::Error::Claimed { .. }) if waited < limits::CLAIM_PATIENCE => {
+            let (cache, partials, place) = (self.inner.cache.clone(), self.inner.partials.clone(), self.place.clone());
+            let claimed = blocking(move || match link_local(&cache, &place) {
+                Ok(Some(path)) => Ok(Claimed::Here(path)),
+                Ok(None) => {
+                    let claimed = partials.claim(&place.repo, &place.content);
+                    claimed.map(Claimed::Partial).map_err(Error::Partial)
+                }
+                Err(error) => Err(Error::Cache(error)),
+            });
+            match claimed.await? {
+                Err(Error::Partial(crate::partial::Error::Claimed { .. })) if waited < limits::CLAIM_PATIENCE => {
                     tokio::time::sleep(limits::PLAN_TICK).await;
                     waited += limits::PLAN_TICK;
                 }
-                claimed => return claimed.map_err(Error::Partial),
+                claimed => return claimed,
             }
         }
     }
@@ -532,7 +552,7 @@ async fn ask(
     inner: Arc<Inner>,
     content: crate::tree::Content,
     landing: Arc<Landing>,
-) -> (Offers, Vec<(crate::names::PeerId, crate::piece::PieceList)>) {
+) -> (Offers, Vec<(crate::names::PeerId, PieceList)>) {
     let offers = inner.holders.ask(&[content]).await.remove(&content.digest).unwrap_or_default();
     let mut lists = Vec::new();
     if content.size > limits::PIECE_BYTES_MIN {

@@ -18,21 +18,22 @@ mod repair;
 mod select;
 mod shared;
 mod tally;
+mod turns;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures::stream::{self, StreamExt};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cache::{Cache, Held};
+use crate::cache::{self, Cache, Held};
 use crate::config::{Access, Role};
 use crate::digest::Digest;
-use crate::hub::Hub;
+use crate::hub::{Hub, Place};
 use crate::limits;
 use crate::names::{Commit, PeerId, Repo, RepoPath, Revision};
 use crate::pace::{Lines, Throttle};
@@ -46,8 +47,9 @@ use holders::Holders;
 use landing::lock;
 pub use naming::Meaning;
 use rates::Rates;
-use shared::Shared;
+use shared::{Brought, Shared};
 pub use tally::Tally;
+use turns::{AddId, Turns};
 
 /// What somebody wants here.
 #[derive(Debug, Clone)]
@@ -131,8 +133,10 @@ struct Inner {
     partials: Partials,
     holders: Holders,
     running: Mutex<HashMap<Digest, Shared>>,
-    small: Semaphore,
-    large: Semaphore,
+    small: Arc<Turns>,
+    large: Arc<Turns>,
+    /// How many adds there were.
+    adds: AtomicU64,
     /// What sources give, or gave last: where the next file begins, and whether the LAN is full.
     rates: Mutex<Rates>,
     /// Sources that sent provably wrong bytes, and when.
@@ -150,8 +154,9 @@ impl Fetcher {
             cache,
             partials,
             running: Mutex::default(),
-            small: Semaphore::new(limits::SMALL_FILES_AT_ONCE),
-            large: Semaphore::new(limits::LARGE_FILES_AT_ONCE),
+            small: Turns::new(limits::SMALL_FILES_AT_ONCE, limits::SMALL_FILES_MAX),
+            large: Turns::new(limits::LARGE_FILES_AT_ONCE, limits::LARGE_FILES_MAX),
+            adds: AtomicU64::new(0),
             rates: Mutex::default(),
             convicts: Mutex::default(),
             wan_down: lines.down.clone(),
@@ -230,9 +235,10 @@ impl Fetcher {
         done.iter().for_each(|file| report(Report::Done(file.clone())));
         let wanted: Vec<Content> = missing.iter().map(|(_, content)| *content).collect();
         inner.holders.ask_ahead(&wanted).await;
+        let add = AddId(inner.adds.fetch_add(1, Ordering::Relaxed));
         let at_once = limits::SMALL_FILES_AT_ONCE + limits::LARGE_FILES_AT_ONCE;
         let mut results = stream::iter(missing)
-            .map(|(path, content)| self.add_file(order, &meaning, (path, content), report, attended))
+            .map(|(path, content)| self.add_file(order, &meaning, (path, content), report, (add, attended)))
             .buffer_unordered(at_once);
         let mut errors = Vec::new();
         while let Some(result) = results.next().await {
@@ -271,11 +277,11 @@ impl Fetcher {
         meaning: &Meaning,
         (path, content): (RepoPath, Content),
         report: &Reporter<'_>,
-        attended: Attended,
+        (add, attended): (AddId, Attended),
     ) -> Result<FileDone, Error> {
         let begun = Instant::now();
         let inner = &self.inner;
-        let place = crate::hub::Place {
+        let place = Place {
             repo: order.repo.clone(),
             commit: meaning.commit.clone(),
             path: path.clone(),
@@ -285,26 +291,26 @@ impl Fetcher {
         // Two rounds at most: another add's download may be cancelled, or fail for reasons of its own.
         let mut last = Error::Interrupted;
         for _ in 0..2 {
-            if let Some(local_path) = inner.link_local(&place).await? {
-                report(Report::Note(format!("`{path}` is on this machine already: linked")));
-                let seconds = begun.elapsed().as_secs_f64();
-                return Ok(FileDone { path, content, local_path, tally: None, cached: true, seconds });
-            }
-            let (ticket, is_first) = Shared::join(inner, order, &place, attended);
+            let (ticket, is_first) = Shared::join(inner, order, &place, (add, attended));
             report(Report::Started { path: path.clone(), content, tally: ticket.tally() });
             match ticket.outcome().await {
-                Ok(local_path) => {
+                Ok(brought) => {
+                    let cached = matches!(brought, Brought::Linked(_));
+                    let (Brought::Linked(local_path) | Brought::Fetched(local_path)) = brought;
                     // Whoever did not start the download finds the file where it was published, and links it.
                     let local_path = match is_first {
                         true => local_path,
                         false => inner.link_local(&place).await?.unwrap_or(local_path),
                     };
+                    if cached {
+                        report(Report::Note(format!("`{path}` is on this machine already: linked")));
+                    }
                     let tally = match attended {
-                        Attended::Yes => ticket.claim_tally(),
-                        Attended::No => None,
+                        Attended::Yes if !cached => ticket.claim_tally(),
+                        _ => None,
                     };
                     let seconds = begun.elapsed().as_secs_f64();
-                    return Ok(FileDone { path, content, local_path, tally, cached: false, seconds });
+                    return Ok(FileDone { path, content, local_path, tally, cached, seconds });
                 }
                 Err(error) if is_first => return Err(error),
                 Err(error) => {
@@ -357,26 +363,10 @@ impl Inner {
         .await
     }
 
-    /// Links a content that lies elsewhere in this cache. What hffs did not verify itself is hashed
-    /// before, so that a damaged file of another tool does not get a second name.
-    async fn link_local(&self, place: &crate::hub::Place) -> Result<Option<PathBuf>, Error> {
+    /// Links a content that lies elsewhere in this cache.
+    async fn link_local(&self, place: &Place) -> Result<Option<PathBuf>, Error> {
         let (cache, place) = (self.cache.clone(), place.clone());
-        blocking(move || {
-            let blob = match cache.find(&place.content) {
-                None => return Ok(None),
-                Some(Held::Verified(blob)) => blob,
-                Some(Held::Unverified(unverified)) => match cache.verify(&unverified) {
-                    Ok(blob) => blob,
-                    Err(error) => {
-                        warn!(%error, "a file in the cache is not what its name says; bringing it anew");
-                        return Ok(None);
-                    }
-                },
-            };
-            cache.link(&place.repo, &place.commit, &place.path, &blob).map(Some)
-        })
-        .await?
-        .map_err(Error::Cache)
+        blocking(move || link_local(&cache, &place)).await?.map_err(Error::Cache)
     }
 
     fn is_paired(&self, peer: &PeerId) -> bool {
@@ -407,4 +397,21 @@ impl Inner {
     fn rate(&self, source: &Source) -> Option<f64> {
         lock(&self.rates).of(source)
     }
+}
+
+/// Links a content that lies elsewhere in this cache. What hffs did not verify itself is hashed before,
+/// so that a damaged file of another tool does not get a second name.
+fn link_local(cache: &Cache, place: &Place) -> Result<Option<PathBuf>, cache::Error> {
+    let blob = match cache.find(&place.content) {
+        None => return Ok(None),
+        Some(Held::Verified(blob)) => blob,
+        Some(Held::Unverified(unverified)) => match cache.verify(&unverified) {
+            Ok(blob) => blob,
+            Err(error) => {
+                warn!(%error, "a file in the cache is not what its name says; bringing it anew");
+                return Ok(None);
+            }
+        },
+    };
+    cache.link(&place.repo, &place.commit, &place.path, &blob).map(Some)
 }

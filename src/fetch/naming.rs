@@ -17,6 +17,7 @@ use crate::config::Access;
 use crate::hub::{self, Grant, Resolved};
 use crate::limits;
 use crate::names::{Commit, PeerId, Repo, RepoPath, Revision, Visibility};
+use crate::swarm;
 use crate::tree::Tree;
 use crate::wire::{Answer, Query};
 
@@ -152,8 +153,8 @@ impl Inner {
             self.swarm.active().into_iter().filter(|peer| peer.paired).map(|peer| peer.id).collect();
         let answers = join_all(paired.into_iter().map(|peer| async move {
             let query = Query::Resolve { repo: repo.clone(), revision: revision.clone() };
-            match tokio::time::timeout(limits::PEER_ANSWER, self.swarm.query(&peer, query)).await {
-                Ok(Ok(Answer::Resolved { commit, learned_unix_secs })) => Some((learned_unix_secs, peer, commit)),
+            match self.ask_peer(&peer, query).await {
+                Some(Answer::Resolved { commit, learned_unix_secs }) => Some((learned_unix_secs, peer, commit)),
                 _ => None,
             }
         }));
@@ -179,13 +180,34 @@ impl Inner {
         None
     }
 
+    /// A peer's answer about names. An add fails without it, so a peer that is busy, or whose connection is
+    /// just replaced by another, is asked again for as long as an answer is waited for at all.
+    async fn ask_peer(&self, peer: &PeerId, query: Query) -> Option<Answer> {
+        let patient = async {
+            loop {
+                match self.swarm.query(peer, query.clone()).await {
+                    Ok(Answer::Busy) | Err(swarm::Error::Busy { .. } | swarm::Error::Gone) => {
+                        debug!(%peer, "cannot answer at this moment");
+                        tokio::time::sleep(limits::BUSY_RETRY).await;
+                    }
+                    Ok(answer) => return Some(answer),
+                    Err(error) => {
+                        debug!(%peer, %error, "could not ask about names");
+                        return None;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(limits::PEER_ANSWER, patient).await.ok().flatten()
+    }
+
     /// All pages of a commit's files as a paired peer tells them.
     async fn tree_of_peer(&self, peer: &PeerId, repo: &Repo, commit: &Commit) -> Option<Tree> {
         let mut tree = Tree::default();
         let mut after: Option<RepoPath> = None;
         loop {
             let query = Query::Tree { repo: repo.clone(), commit: commit.clone(), after: after.clone() };
-            let answer = tokio::time::timeout(limits::PEER_ANSWER, self.swarm.query(peer, query)).await.ok()?.ok()?;
+            let answer = self.ask_peer(peer, query).await?;
             let Answer::Tree { files, more } = answer else { return None };
             let last = files.last().map(|(path, _)| path.clone());
             for (path, content) in files {

@@ -13,8 +13,8 @@ use super::download::Task;
 use super::landing::{Landing, lock};
 use crate::digest::PieceHash;
 use crate::partial::Partial;
+use crate::piece::PieceList;
 use crate::plan::Source;
-use crate::sealed::SealedFile;
 
 /// Pieces that are not asked of a source, because what it gave for them is in doubt.
 pub(super) type Barred = BTreeMap<Source, Vec<u32>>;
@@ -83,8 +83,8 @@ impl Task {
     }
 
     /// Tells who was wrong, now that the truth is known.
-    pub(super) async fn judge(&self, landing: &Landing, sealed: &SealedFile) {
-        let guilty = lock(&landing.claims).convict(&sealed.pieces);
+    pub(super) async fn judge(&self, landing: &Landing, truth: &PieceList) {
+        let guilty = lock(&landing.claims).convict(truth);
         for source in guilty {
             warn!(%source, path = %self.place.path, "sent wrong bytes; they were fetched again from others");
             self.inner.convict(&source, &self.place.path).await;

@@ -12,14 +12,23 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::download::{Task, blocking};
+use super::download::{Claimed, Task};
 use super::landing::lock;
+use super::turns::AddId;
 use super::{Attended, Error, Inner, Order, Tally};
 use crate::hub::Place;
 use crate::limits;
 use crate::pace::{Joint, Member};
 
-type Outcome = Result<PathBuf, Arc<Error>>;
+/// How a content came to its place.
+#[derive(Debug, Clone)]
+pub(super) enum Brought {
+    Fetched(PathBuf),
+    /// It was on this machine already.
+    Linked(PathBuf),
+}
+
+type Outcome = Result<Brought, Arc<Error>>;
 
 /// A running download, as the others see it.
 pub(super) struct Shared {
@@ -50,7 +59,12 @@ pub(super) struct Ticket {
 
 impl Shared {
     /// Joins the download of a digest that runs, or starts it; says whether it was started.
-    pub(super) fn join(inner: &Arc<Inner>, order: &Order, place: &Place, attended: Attended) -> (Ticket, bool) {
+    pub(super) fn join(
+        inner: &Arc<Inner>,
+        order: &Order,
+        place: &Place,
+        (add, attended): (AddId, Attended),
+    ) -> (Ticket, bool) {
         let mut running = lock(&inner.running);
         if let Some(shared) = running.get(&place.content.digest)
             && !shared.interest.nobody.is_cancelled()
@@ -78,7 +92,7 @@ impl Shared {
         let ticket = shared.ticket(attended == Attended::Yes, order);
         running.insert(place.content.digest, shared);
         drop(running);
-        tokio::spawn(run(task, interest, sender));
+        tokio::spawn(run(task, add, interest, sender));
         (ticket, true)
     }
 
@@ -105,11 +119,11 @@ impl Ticket {
     }
 
     /// Waits for the end of the download.
-    pub(super) async fn outcome(&self) -> Result<PathBuf, Error> {
+    pub(super) async fn outcome(&self) -> Result<Brought, Error> {
         let mut outcome = self.outcome.clone();
         let end = outcome.wait_for(Option::is_some).await.map_err(|_| Error::Interrupted)?.clone();
         match end {
-            Some(Ok(path)) => Ok(path),
+            Some(Ok(brought)) => Ok(brought),
             Some(Err(error)) => Err(error.retold()),
             None => Err(Error::Interrupted),
         }
@@ -130,11 +144,11 @@ impl Drop for Ticket {
 }
 
 /// Runs a download to its end and tells the outcome.
-async fn run(task: Task, interest: Arc<Interest>, sender: watch::Sender<Option<Outcome>>) {
+async fn run(task: Task, add: AddId, interest: Arc<Interest>, sender: watch::Sender<Option<Outcome>>) {
     let inner = Arc::clone(&task.inner);
     let digest = task.place.content.digest;
     let result = tokio::select! {
-        result = bring(&task) => result,
+        result = bring(&task, add) => result,
         () = interest.nobody.cancelled() => {
             debug!(path = %task.place.path, "nobody wants it any more");
             Err(Error::Cancelled)
@@ -150,12 +164,17 @@ async fn run(task: Task, interest: Arc<Interest>, sender: watch::Sender<Option<O
     sender.send_replace(Some(result.map_err(Arc::new)));
 }
 
-async fn bring(task: &Task) -> Result<PathBuf, Error> {
+async fn bring(task: &Task, add: AddId) -> Result<Brought, Error> {
     let inner = &task.inner;
     let small = task.place.content.size <= limits::SMALL_FILE_BYTES;
+    // A large file may wait long for its turn, and for nothing if it is here.
+    if !small && let Some(path) = inner.link_local(&task.place).await? {
+        return Ok(Brought::Linked(path));
+    }
     let turns = if small { &inner.small } else { &inner.large };
-    let _turn = turns.acquire().await.map_err(|_| Error::Interrupted)?;
-    let sealed = task.run().await?;
-    let (cache, place) = (inner.cache.clone(), task.place.clone());
-    blocking(move || cache.publish(&place.repo, &place.commit, &place.path, sealed)).await?.map_err(Error::Cache)
+    let _turn = turns.take(add).await?;
+    match task.claim().await? {
+        Claimed::Here(path) => Ok(Brought::Linked(path)),
+        Claimed::Partial(partial) => task.run(partial).await.map(Brought::Fetched),
+    }
 }

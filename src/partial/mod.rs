@@ -246,15 +246,17 @@ impl Partials {
         let folder = make_folders(&self.0.root, &[&folder, FOLDER])?;
         let data = folder.join(format!("{}-{}.data", content.digest, self.0.node));
         let lying = Lying { repo: repo.clone(), content: *content, data };
-        sweep(&lying.journal());
-        sweep(&lying.data);
         let data = &lying.data;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(data)
-            .map_err(|error| failed("create", data, error, content.size))?;
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).open(data);
+        let file = match create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                sweep(&lying.journal());
+                sweep(data);
+                create()
+            }
+            created => created,
+        };
+        let file = file.map_err(|error| failed("create", data, error, content.size))?;
         // A file of one piece is whole or nothing, so it is spared the cost of what helps to resume.
         if Cut::new(content.size).count() <= 1 {
             return Ok(Ground { path: lying.data, file, journal: None, pieces: Vec::new() });

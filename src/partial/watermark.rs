@@ -21,13 +21,14 @@ pub(super) struct Watermark {
     next: u32,
     /// The hash before piece 0, `HASH_MARK_PIECES`, twice that, and so on up to `next`.
     marks: Vec<Hasher>,
-    buffer: Buffer,
+    /// Made when first needed: an unfinished file that waits needs none.
+    buffer: Option<Buffer>,
 }
 
 impl Watermark {
     pub(super) fn new(content: Content, cut: Cut) -> Self {
         let hasher = Hasher::new(content.digest, content.size);
-        Self { cut, hasher: hasher.clone(), next: 0, marks: vec![hasher], buffer: Buffer::new() }
+        Self { cut, hasher: hasher.clone(), next: 0, marks: vec![hasher], buffer: None }
     }
 
     /// The first piece that is not hashed yet.
@@ -38,7 +39,8 @@ impl Watermark {
     /// The hash with the next piece's bytes, as they are on disk now. It counts once it is taken.
     pub(super) fn ahead(&mut self, file: &File) -> io::Result<Hasher> {
         let mut hasher = self.hasher.clone();
-        read_piece(file, self.cut, self.next, &mut self.buffer, |bytes| hasher.update(bytes))?;
+        let buffer = self.buffer.get_or_insert_with(|| Buffer::for_file(self.cut.size()));
+        read_piece(file, self.cut, self.next, buffer, |bytes| hasher.update(bytes))?;
         Ok(hasher)
     }
 

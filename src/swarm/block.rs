@@ -6,25 +6,29 @@
 
 use crate::limits::{BLOCK_ALIGN, BLOCK_BYTES};
 
-/// A buffer of `BLOCK_BYTES`. Pages that are never written cost no memory.
+/// A buffer of `BLOCK_BYTES`, or of less when less will do.
 pub(super) struct Block {
     memory: Vec<u8>,
     start: usize,
+    len: usize,
 }
 
 impl Block {
-    pub(super) fn new() -> Self {
-        let memory = vec![0; BLOCK_BYTES + BLOCK_ALIGN];
+    /// A block for a stretch of this many bytes. A small one is spared the cost of clearing what it would
+    /// not use, which is more than that of reading it.
+    pub(super) fn new(stretch: u64) -> Self {
+        let len = usize::try_from(stretch).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+        let memory = vec![0; len + BLOCK_ALIGN];
         let start = memory.as_ptr().align_offset(BLOCK_ALIGN).min(BLOCK_ALIGN);
-        Self { memory, start }
+        Self { memory, start, len }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..self.start + BLOCK_BYTES).unwrap_or_default()
+        self.memory.get(self.start..self.start + self.len).unwrap_or_default()
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..self.start + BLOCK_BYTES).unwrap_or_default()
+        self.memory.get_mut(self.start..self.start + self.len).unwrap_or_default()
     }
 }
 
@@ -40,12 +44,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_whole_and_aligned() {
+    fn a_block_is_aligned_and_no_larger_than_its_stretch() {
         for _ in 0..10 {
-            let mut block = Block::new();
-            assert_eq!(block.bytes().as_ptr().align_offset(BLOCK_ALIGN), 0);
-            assert_eq!(block.bytes().len(), BLOCK_BYTES);
-            assert_eq!(block.bytes_mut().len(), BLOCK_BYTES);
+            for (stretch, len) in [(u64::MAX, BLOCK_BYTES), (BLOCK_BYTES as u64, BLOCK_BYTES), (10_000, 10_000)] {
+                let mut block = Block::new(stretch);
+                assert_eq!(block.bytes().as_ptr().align_offset(BLOCK_ALIGN), 0);
+                assert_eq!(block.bytes().len(), len);
+                assert_eq!(block.bytes_mut().len(), len);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows which request belongs to which waiting caller. Does not know what is asked.
 //! Invariant: each caller is answered once, or finds its channel closed; and no peer has more than
-//! `REQUESTS_PER_PEER_MAX` requests of one kind from us.
+//! `REQUESTS_PER_PEER_MAX` requests of one kind from us, nor large ones in all of these places.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -22,8 +22,16 @@ pub(super) struct Calls<T> {
     waiting: HashMap<OutboundRequestId, Waiting<T>>,
 }
 
+/// How long a request keeps its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weight {
+    Small,
+    Large,
+}
+
 struct Waiting<T> {
     peer: PeerId,
+    weight: Weight,
     reply: Reply<T>,
     since: Instant,
 }
@@ -38,12 +46,21 @@ impl<T> Calls<T> {
     /// What has no room is `Busy` at once and does not queue here: a request in a queue looks like one
     /// under way that moves no byte, so its caller would take the peer for stuck. Whoever asks can give a
     /// request that is busy to another source, or ask for something else first.
-    pub(super) fn has_room(&self, peer: &PeerId) -> bool {
-        self.waiting.values().filter(|waiting| waiting.peer == *peer).count() < limits::REQUESTS_PER_PEER_MAX
+    pub(super) fn has_room(&self, peer: &PeerId, weight: Weight) -> bool {
+        let of_peer = || self.waiting.values().filter(|waiting| waiting.peer == *peer);
+        let large = || of_peer().filter(|waiting| waiting.weight == Weight::Large).count();
+        of_peer().count() < limits::REQUESTS_PER_PEER_MAX
+            && (weight == Weight::Small || large() < limits::LARGE_REQUESTS_PER_PEER_MAX)
     }
 
-    pub(super) fn sent(&mut self, id: OutboundRequestId, peer: PeerId, reply: Reply<T>, now: Instant) {
-        self.waiting.insert(id, Waiting { peer, reply, since: now });
+    pub(super) fn sent(
+        &mut self,
+        id: OutboundRequestId,
+        (peer, weight): (PeerId, Weight),
+        reply: Reply<T>,
+        now: Instant,
+    ) {
+        self.waiting.insert(id, Waiting { peer, weight, reply, since: now });
     }
 
     /// Hands an outcome to whoever waits for it; a caller that left is none.

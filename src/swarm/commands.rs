@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::calls::Reply;
+use super::calls::{Reply, Weight};
 use super::task::{Purpose, Task};
 use super::transfer::{Call, Wanted};
 use super::{Error, Host, Offence, Pairing, address};
@@ -61,19 +61,21 @@ pub(super) struct Meeting {
 impl Task {
     pub(super) fn on_command(&mut self, command: Command) {
         let now = Instant::now();
+        // A request changes nothing that the book or the view shows.
+        self.stale |= !matches!(command, Command::Query { .. } | Command::Pieces { .. });
         match command {
             Command::Query { peer, query, reply } => match self.connected(&peer) {
-                Some(_) if !self.queries.has_room(&peer) => {
+                Some(_) if !self.queries.has_room(&peer, Weight::Small) => {
                     let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
                 }
                 Some(id) => {
                     let request = self.swarm.behaviour_mut().queries.send_request(&id, Ok(query));
-                    self.queries.sent(request, peer, reply, now);
+                    self.queries.sent(request, (peer, Weight::Small), reply, now);
                 }
                 None => drop(reply.send(Err(Error::Gone))),
             },
             Command::Pieces { peer, mut wanted, reply } => match self.connected(&peer) {
-                Some(_) if !self.pieces.has_room(&peer) => {
+                Some(_) if !self.pieces.has_room(&peer, weight_of(&wanted)) => {
                     let _ = reply.send(Err(Error::Busy { retry: limits::BUSY_RETRY }));
                 }
                 Some(id) => {
@@ -83,8 +85,9 @@ impl Task {
                     let lines = &self.lines;
                     let line = if self.book.is_local(&peer) { &lines.lan_down } else { &lines.down };
                     wanted.toll = wanted.toll.over(line);
+                    let weight = weight_of(&wanted);
                     let request = self.swarm.behaviour_mut().pieces.send_request(&id, Call::Ours(wanted));
-                    self.pieces.sent(request, peer, reply, now);
+                    self.pieces.sent(request, (peer, weight), reply, now);
                 }
                 None => drop(reply.send(Err(Error::Gone))),
             },
@@ -104,7 +107,6 @@ impl Task {
             Command::Panic => panic!("as the test wants it"),
             Command::Stop { .. } => {}
         }
-        self.stale = true;
     }
 
     /// The peer's id, if it can be asked now. Asking anybody else would make libp2p dial on its own.
@@ -150,4 +152,8 @@ impl Task {
             self.answers.push(Box::new(move || drop(reply.send(outcome))));
         }
     }
+}
+
+fn weight_of(wanted: &Wanted) -> Weight {
+    if wanted.request.len >= limits::LARGE_REQUEST_BYTES { Weight::Large } else { Weight::Small }
 }

@@ -7,6 +7,10 @@
 //! libp2p has a wrapper of its own for yamux; it hides the frame size, and frames four times as
 //! long cost a quarter of the encryptions and system calls. On the wire there is no difference.
 //!
+//! yamux flushes after every frame, however many wait. Here a flush is put off until it has nothing more to
+//! do: frames that wait together share noise messages and system calls, which is most of what a small
+//! file's bytes cost.
+//!
 //! Both sides ping every few seconds, so a living connection is never silent for long, however slow it is:
 //! every received byte counts, not only pings, which queue up behind bulk data. Seconds are counted, not
 //! measured, so that a machine that wakes from sleep does not take its own absence for the others'.
@@ -15,8 +19,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -114,24 +118,26 @@ impl AsyncWrite for Substream {
 /// One connection's streams.
 pub(super) struct Muxer<C> {
     /// `None` after a panic: its state is not to be touched again.
-    connection: Option<yamux::Connection<Counted<C>>>,
+    connection: Option<yamux::Connection<Line<C>>>,
     /// Streams that the peer opened and nobody took up yet.
     waiting: VecDeque<Substream>,
     wanted: Option<Waker>,
     silence: Silence,
+    /// The connection below yamux, to be flushed.
+    line: Line<C>,
     /// How long a polite goodbye may take.
     goodbye: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
     fn new(io: C, mode: yamux::Mode) -> Self {
-        let received = Arc::new(AtomicU64::new(0));
-        let counted = Counted { io, received: Arc::clone(&received) };
+        let line = Line::new(io);
         Self {
-            connection: Some(yamux::Connection::new(counted, config(), mode)),
+            connection: Some(yamux::Connection::new(line.clone(), config(), mode)),
             waiting: VecDeque::new(),
             wanted: None,
-            silence: Silence::new(received, SECOND),
+            silence: Silence::new(Arc::clone(&line.received), SECOND),
+            line,
             goodbye: None,
         }
     }
@@ -139,7 +145,7 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
     /// Runs yamux and turns its panic, should it ever have one, into an error of this connection.
     fn run<T>(
         &mut self,
-        step: impl FnOnce(&mut yamux::Connection<Counted<C>>) -> Poll<io::Result<T>>,
+        step: impl FnOnce(&mut yamux::Connection<Line<C>>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -156,11 +162,15 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
 
     /// Reads and writes what can be read and written. Ready with the next stream that the peer opened.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
-        self.run(|connection| match ready!(connection.poll_next_inbound(cx)) {
+        let outcome = self.run(|connection| match ready!(connection.poll_next_inbound(cx)) {
             Some(Ok(stream)) => Poll::Ready(Ok(Substream { stream, opener: Opener::Peer })),
             Some(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
             None => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-        })
+        });
+        match self.line.send(cx) {
+            Poll::Ready(Err(error)) if outcome.is_pending() => Poll::Ready(Err(error)),
+            _ => outcome,
+        }
     }
 }
 
@@ -241,32 +251,63 @@ impl Silence {
     }
 }
 
-/// Counts received bytes.
-struct Counted<C> {
-    io: C,
+/// The connection below yamux. Counts received bytes, and puts off flushes until `send`.
+struct Line<C> {
+    io: Arc<Mutex<C>>,
     received: Arc<AtomicU64>,
+    /// Something was written since the last whole flush.
+    unsent: Arc<AtomicBool>,
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
+// Written out, because a derived one would want `C` to be `Clone`.
+impl<C> Clone for Line<C> {
+    fn clone(&self) -> Self {
+        Self { io: Arc::clone(&self.io), received: Arc::clone(&self.received), unsent: Arc::clone(&self.unsent) }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Line<C> {
+    fn new(io: C) -> Self {
+        Self { io: Arc::new(Mutex::new(io)), received: Arc::default(), unsent: Arc::default() }
+    }
+
+    /// Only the connection's own task comes here, so the lock is always free; a panic below ends the
+    /// connection anyway.
+    fn io(&self) -> MutexGuard<'_, C> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what was written.
+    fn send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unsent.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut *self.io()).poll_flush(cx))?;
+        self.unsent.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let len = ready!(Pin::new(&mut this.io).poll_read(cx, into))?;
-        this.received.fetch_add(len as u64, Ordering::Relaxed);
+        let len = ready!(Pin::new(&mut *self.io()).poll_read(cx, into))?;
+        self.received.fetch_add(len as u64, Ordering::Relaxed);
         Poll::Ready(Ok(len))
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<C> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        self.unsent.store(true, Ordering::Relaxed);
+        Pin::new(&mut *self.io()).poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_close(cx)
+        Pin::new(&mut *self.io()).poll_close(cx)
     }
 }
 

@@ -110,7 +110,11 @@ impl Task {
     }
 
     fn admit(&mut self, peer: &PeerId, request: Incoming, now: Instant) -> Option<Asker> {
-        self.book.may_ask(peer, now)?;
+        if self.book.may_ask(peer, now).is_none() {
+            // It may have asked so much that it is banned now.
+            self.stale = true;
+            return None;
+        }
         self.serving.admit(peer, request)?;
         Some(Asker { peer: peer.clone(), paired: self.book.is_paired(peer) })
     }

@@ -1,8 +1,8 @@
 //! Others' requests to us that are being worked on.
 //!
 //! Knows how many each peer has, and runs the rooms that answer them. Does not know what is asked.
-//! Invariant: no peer has more than `REQUESTS_PER_PEER_MAX` requests worked on, all together no more than
-//! `REQUESTS_MAX`, and none is thought about for longer than `SERVE_WAIT`. Beyond that we are busy.
+//! Invariant: no peer has more than `REQUESTS_PER_PEER_MAX` requests of one kind worked on, all together no more
+//! than `REQUESTS_MAX`, and none is thought about for longer than `SERVE_WAIT`. Beyond that we are busy.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +26,22 @@ pub(super) enum Incoming {
     Pieces(InboundRequestId),
 }
 
+/// The protocols. Each has its places, so that whoever fetches much can still ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Query,
+    Pieces,
+}
+
+impl Incoming {
+    fn kind(self) -> Kind {
+        match self {
+            Incoming::Query(_) => Kind::Query,
+            Incoming::Pieces(_) => Kind::Pieces,
+        }
+    }
+}
+
 /// What is to be sent back.
 pub(super) enum Ready {
     Answer(ResponseChannel<Reply>, Answer),
@@ -37,7 +53,7 @@ pub(super) struct Serving {
     tasks: JoinSet<Ready>,
     /// From the first thought until the last byte was sent.
     open: HashMap<Incoming, PeerId>,
-    of_peer: HashMap<PeerId, usize>,
+    of_peer: HashMap<(PeerId, Kind), usize>,
 }
 
 impl Serving {
@@ -47,11 +63,12 @@ impl Serving {
 
     /// Takes a place for a request, if there is one; `ended` gives it back.
     pub(super) fn admit(&mut self, peer: &PeerId, request: Incoming) -> Option<()> {
-        let of_peer = self.of_peer.get(peer).copied().unwrap_or(0);
+        let asker = (peer.clone(), request.kind());
+        let of_peer = self.of_peer.get(&asker).copied().unwrap_or(0);
         if of_peer >= limits::REQUESTS_PER_PEER_MAX || self.open.len() >= limits::REQUESTS_MAX {
             return None;
         }
-        self.of_peer.insert(peer.clone(), of_peer + 1);
+        self.of_peer.insert(asker, of_peer + 1);
         self.open.insert(request, peer.clone());
         Some(())
     }
@@ -59,10 +76,11 @@ impl Serving {
     /// The response was sent, or never will be.
     pub(super) fn ended(&mut self, request: Incoming) {
         let Some(peer) = self.open.remove(&request) else { return };
-        match self.of_peer.get_mut(&peer) {
+        let asker = (peer, request.kind());
+        match self.of_peer.get_mut(&asker) {
             Some(left) if *left > 1 => *left -= 1,
             _ => {
-                self.of_peer.remove(&peer);
+                self.of_peer.remove(&asker);
             }
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use libp2p::swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewLis
 use libp2p::{Multiaddr, identify, mdns, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::calls::Calls;
@@ -153,8 +154,7 @@ impl Task {
     }
 
     async fn session(&mut self, commands: &mut mpsc::Receiver<Command>) -> Ended {
-        let mut tick = interval(limits::SWARM_TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wake = pin!(tokio::time::sleep_until(self.next_look(Instant::now()).into()));
         loop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm(event),
@@ -169,9 +169,12 @@ impl Task {
                     Some(command) => self.on_command(command),
                     None => return Ended::Stopped(None),
                 },
-                _ = tick.tick() => self.on_tick(),
+                () = &mut wake => self.on_wake(),
             }
-            self.settle();
+            if std::mem::take(&mut self.stale) {
+                self.settle();
+                wake.as_mut().reset(self.next_look(Instant::now()).into());
+            }
             if std::mem::take(&mut self.deaf) {
                 return Ended::Deaf;
             }
@@ -217,6 +220,10 @@ impl Task {
     fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         let now = Instant::now();
         match event {
+            // These come with every request and change nothing that the book or the view shows; where one
+            // does, it says so.
+            SwarmEvent::Behaviour(BehaviourEvent::Queries(event)) => return self.on_query(event, now),
+            SwarmEvent::Behaviour(BehaviourEvent::Pieces(event)) => return self.on_pieces(event, now),
             SwarmEvent::Behaviour(event) => self.on_behaviour(event, now),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let origin = match self.dials.remove(&connection_id) {
@@ -282,8 +289,6 @@ impl Task {
                     self.book.withdrawn(&peer, socket);
                 }
             }
-            BehaviourEvent::Queries(event) => self.on_query(event, now),
-            BehaviourEvent::Pieces(event) => self.on_pieces(event, now),
             other => tracing::trace!(?other, "ignored"),
         }
     }
@@ -346,20 +351,33 @@ impl Task {
         self.stale = true;
     }
 
-    fn on_tick(&mut self) {
+    fn on_wake(&mut self) {
         let now = Instant::now();
-        self.start_discovery();
         self.queries.forget_the_left(now);
         self.pieces.forget_the_left(now);
         self.stale = true;
     }
 
+    /// When to look at the clock again, if nothing happens before. A machine that only waits for its peers
+    /// is not woken four times a second for that.
+    fn next_look(&self, now: Instant) -> Instant {
+        let soon = now + limits::SWARM_TICK;
+        let late = now + limits::SWARM_IDLE_TICK;
+        if self.unsent.is_some() || !self.meetings.is_empty() {
+            return soon;
+        }
+        match self.book.due(now) {
+            // It waits for a place that nobody announces.
+            Some(due) if due <= now => soon,
+            Some(due) => due.min(late),
+            None => late,
+        }
+    }
+
     /// Carries out what follows from what happened, and shows the result.
     fn settle(&mut self) {
-        if !std::mem::take(&mut self.stale) {
-            return;
-        }
         let now = Instant::now();
+        self.start_discovery();
         self.answer_meetings(now);
         // A dial that fails at once leads to further actions; each makes its route wait longer.
         loop {

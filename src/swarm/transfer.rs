@@ -128,7 +128,7 @@ impl Codec for TransferCodec {
 
 /// Writes a stretch of a file to the stream, as fast as the toll allows.
 async fn give(io: &mut (impl AsyncWrite + Unpin + Send), body: &Body, toll: &Toll) -> io::Result<()> {
-    let mut block = Block::new();
+    let mut block = Block::new(body.len);
     let mut given = 0;
     while given < body.len {
         let offset = body.offset + given;
@@ -187,7 +187,7 @@ async fn take(io: &mut (impl AsyncRead + Unpin + Send), wanted: Wanted) -> Resul
         Err(Unread::Broken(_)) => return Err(Error::Gone),
     }
 
-    let mut block = Block::new();
+    let mut block = Block::new(request.len);
     let mut taken = 0;
     while taken < request.len {
         let offset = request.start + taken;

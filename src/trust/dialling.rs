@@ -4,7 +4,7 @@
 //! Invariant: nobody is dialled who is connected, being dialled, banned or foreign; and addresses that
 //! strangers announced have bounds of their own, so that inventing them delays nobody else.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,21 @@ impl Book {
                 self.start_dial(id, now);
             }
         }
+    }
+
+    /// When something is to be done next, should nothing happen before: a dial, or an end to waiting for an
+    /// introduction. Due already is what waits for its place among the dials.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let linked = self.links.values().map(|link| &link.peer);
+        let dialled = self.routes.values().filter(|route| route.is_dialling()).filter_map(|route| route.goal.peer());
+        let busy: HashSet<&PeerId> = linked.chain(dialled).collect();
+        let idle = |peer: &PeerId| !busy.contains(peer) && !self.is_barred(peer, now);
+        let dials = self.routes.values().filter_map(|route| match route.dial {
+            Dial::Waiting { until } if route.goal.peer().is_none_or(idle) => Some(until),
+            _ => None,
+        });
+        let silent = self.links.values().filter(|link| !link.introduced && !link.hung_up);
+        dials.chain(silent.map(|link| link.since + limits::IDENTIFY_WAIT)).min()
     }
 
     fn is_being_dialled(&self, peer: &PeerId) -> bool {

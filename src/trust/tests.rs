@@ -87,6 +87,33 @@ impl Story {
 }
 
 #[test]
+fn nothing_is_done_before_the_time_that_the_book_names() {
+    let mut story = Story::new(vec![Pairing { host: host(1), port: 9009, peer_id: None }]);
+    let mut route = None;
+    for _ in 0..5 {
+        let due = story.book.due(story.now).unwrap().max(story.now);
+        if let Some(before) = due.checked_sub(Duration::from_millis(1)).filter(|before| *before > story.now) {
+            assert_eq!(dials(&story.book.actions(before)), []);
+        }
+        story.now = due;
+        let dialled = dials(&story.book.actions(due));
+        let [(id, ..)] = dialled.as_slice() else { panic!("{dialled:?}") };
+        assert_eq!(story.book.due(story.now), None, "while it is dialled, an event comes first");
+        story.book.dial_failed(*id, DialFailure::Unreachable, story.now);
+        route = Some(*id);
+    }
+    let link = story.link(1, Origin::Route(route.unwrap()));
+    let due = story.book.due(story.now).unwrap();
+    assert!(story.book.actions(due).iter().all(|action| !matches!(action, Action::Hang(_))));
+    assert!(story.book.actions(due + Duration::from_millis(1)).contains(&Action::Hang(link)));
+    story.book.unlinked(link, story.now);
+    let link = story.meet(1, Origin::Route(route.unwrap()));
+    assert_eq!(story.book.due(story.now), None, "nothing is due while all peers are here");
+    story.book.unlinked(link, story.now);
+    assert!(story.book.due(story.now).is_some());
+}
+
+#[test]
 fn the_first_hffs_daemon_met_at_a_paired_address_is_pinned_and_remembered() {
     let (mut story, _) = Story::paired_with(3);
     assert!(story.book.is_paired(&id(3)) && story.book.is_active(&id(3)));

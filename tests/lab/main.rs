@@ -14,6 +14,7 @@ mod kit;
 
 mod bad_lines;
 mod discovery;
+mod fairness;
 mod itself;
 mod together;
 mod transfer;

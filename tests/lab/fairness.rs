@@ -1,0 +1,77 @@
+//! Small beside huge: who wants little does not wait for who wants much.
+
+use std::time::{Duration, Instant};
+
+use crate::kit::hub::{MIB, Repo, TestHub, unique};
+use crate::kit::lab::Lab;
+use crate::kit::node::Node;
+use crate::kit::{secs, until};
+
+const HUGE: [&str; 4] = ["1.bin", "2.bin", "3.bin", "4.bin"];
+
+/// Forty files of 10 KB.
+fn small(id: &str) -> Repo {
+    (0..40).fold(Repo::model(id), |repo, n| repo.lfs(&format!("{n:02}.bin"), unique(10_000)))
+}
+
+/// A Hub with something huge, something in between and two of something small.
+fn hub_with_all_sizes(lab: &mut Lab) -> TestHub {
+    let huge = HUGE.iter().fold(Repo::model("org/huge"), |repo, name| repo.lfs(name, unique(40 * MIB)));
+    let medium = Repo::model("org/medium").lfs("m.bin", unique(9 * MIB));
+    [huge, medium, small("org/small1"), small("org/small2")].into_iter().fold(lab.hub(), TestHub::with)
+}
+
+/// How long small adds take alone, and how long they and one of nine megabytes take beside a huge one that has
+/// taken all it can.
+fn measured(lab: &Lab, node: &Node) -> [Duration; 3] {
+    let took = |id: &str| {
+        let start = Instant::now();
+        node.add(&[id]);
+        start.elapsed()
+    };
+    let alone = took("org/small1");
+    let before = lab.carried(node).received;
+    let huge = node.start_adding(&["org/huge"]);
+    until("the huge add runs at full speed", secs(30), || lab.carried(node).received > before + (8 << 20));
+    let beside = took("org/small2");
+    let medium = took("org/medium");
+    assert!(HUGE.iter().any(|name| node.lacks("org/huge", name)), "the huge add was over before anything was measured");
+    huge.signal("INT");
+    huge.ends();
+    println!("alone {alone:?}, beside a huge one {beside:?}; 9 MiB beside it {medium:?}");
+    [alone, beside, medium]
+}
+
+/// What a small add may take beside a huge one: a few times its own time. Two seconds are for its handful of round
+/// trips, each behind what waits on the line already.
+fn fair(alone: Duration) -> Duration {
+    3 * alone + secs(2)
+}
+
+#[test]
+fn a_small_add_is_not_starved_by_a_huge_one_from_the_same_peer() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hub = hub_with_all_sizes(&mut lab);
+    let [giver, taker] = ["a", "b"].map(|name| lab.node(name).hub(&hub));
+    giver.start();
+    ["org/huge", "org/medium", "org/small1", "org/small2"].iter().for_each(|id| drop(giver.add(&[id])));
+    lab.unplug_hub();
+    lab.rate(&giver, "40mbit");
+    taker.start().pair(&giver);
+    let [alone, beside, medium] = measured(&lab, &taker);
+    assert!(beside < fair(alone), "{beside:?} beside a huge add, {alone:?} alone");
+    // At 5 MB/s it takes two seconds alone, and shares the line with three huge files.
+    assert!(medium < secs(12), "{medium:?}");
+}
+
+#[test]
+fn a_small_add_is_not_starved_by_a_huge_one_from_the_hub() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hub = hub_with_all_sizes(&mut lab);
+    let node = lab.node("a").hub(&hub);
+    node.start();
+    lab.hub_rate("40mbit");
+    let [alone, beside, medium] = measured(&lab, &node);
+    assert!(beside < fair(alone), "{beside:?} beside a huge add, {alone:?} alone");
+    assert!(medium < secs(12), "{medium:?}");
+}
