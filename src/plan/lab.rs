@@ -466,7 +466,7 @@ fn some_lab(seed: u64) -> Lab {
 
 #[test]
 fn every_piece_arrives_wherever_a_source_is_left_in_any_lab() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(200);
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
     for seed in 0..seeds {
         let lab = some_lab(seed);
         let outcome = lab.run();
