@@ -7,7 +7,8 @@
 //! # The life of a file
 //!
 //! [`cli`] asks the [`daemon`] → [`hub`] turns repo, revision and path into a commit, a digest and a
-//! size (with no Hub: a paired peer's word, or the cache's own ref) → [`swarm`] asks the peers who
+//! size (unless a paired peer has just heard it from there; with no Hub: a paired peer's word, or the
+//! cache's own ref) → [`swarm`] asks the peers who
 //! holds that digest → [`plan`] deals pieces to sources → [`partial`] writes pieces at their place,
 //! remembers them durably, and seals → [`cache`] publishes blob, snapshot link and ref → [`share`]
 //! answers for it.

@@ -480,6 +480,20 @@ pub const HOLDERS_KEPT: Duration = Duration::from_secs(60);
 /// A peer that is connected answers a small question within a round trip; one that does not is
 /// left out of the question.
 pub const PEER_ANSWER: Duration = Duration::from_secs(3);
+/// How old an endpoint's word may be that a paired peer passes on, to be taken instead of asking for what a branch or
+/// tag means: long enough for a class that starts at nine. Whoever waits for what was pushed a minute ago can name the
+/// commit itself.
+pub const NAME_AGE: Duration = Duration::from_secs(60);
+/// How long paired peers have to say what they know of a revision before an endpoint is asked, so that one which is
+/// frozen costs no more than this.
+pub const NAME_ANSWER: Duration = Duration::from_millis(400);
+/// Peers that are just finding it out themselves are waited for this long, which is enough for an endpoint's two
+/// answers on a poor line,
+pub const NAME_TURN: Duration = Duration::from_secs(3);
+/// and are asked this often whether they know by now.
+pub const NAME_AGAIN: Duration = Duration::from_millis(100);
+/// Revisions of which an endpoint's word is remembered; one that is forgotten costs a question.
+pub const NAMES_SAID_MAX: usize = 1_024;
 /// Questions about an add's contents that one peer has open at a time. More than `REQUESTS_PER_PEER_MAX` would be
 /// refused, and few are enough: each is about `HOLDS_MAX` contents.
 pub const HOLDS_AT_ONCE: usize = 4;

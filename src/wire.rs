@@ -51,7 +51,17 @@ pub enum Answer {
     /// To `Hello`: the program and its version, as in `hffs/0.1.0`.
     Hello { agent: String },
     /// To `Resolve`: the commit, and when the answering peer learned of it, in seconds since 1970.
-    Resolved { commit: Commit, learned_unix_secs: u64 },
+    Resolved {
+        commit: Commit,
+        learned_unix_secs: u64,
+        /// Whether the Hub told the answering peer itself that anybody may have the files.
+        #[serde(default)]
+        public: bool,
+        /// An endpoint's word that the answering peer heard itself a short while ago, of a branch or tag of a repo
+        /// that is public.
+        #[serde(default)]
+        said: Option<Said>,
+    },
     /// To `Tree`: files in the order of their paths; `more` when the page is not the last.
     Tree { files: Vec<(RepoPath, Content)>, more: bool },
     /// To `Holds`: one entry for each content asked for, in the same order.
@@ -64,6 +74,16 @@ pub enum Answer {
     Unknown,
     /// Not now; ask again a little later.
     Busy,
+}
+
+/// Who said what a revision means, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// `digest::spread` of the endpoint's URL: who asks the same one knows it by that, and others learn nothing of
+    /// where a lab keeps its own Hub.
+    pub endpoint: u64,
+    /// An age, because clocks differ from machine to machine.
+    pub age_ms: u64,
 }
 
 /// How far somebody has followed what a peer says of its pieces.
@@ -330,10 +350,14 @@ mod tests {
         let hold = prop_oneof![Just(Hold::No), Just(Hold::Whole), vec(any::<u8>(), 0..200).prop_map(Hold::Pieces),];
         prop_oneof![
             "[a-z/0-9.]{0,40}".prop_map(|agent| Answer::Hello { agent }),
-            ("[0-9a-f]{40}", any::<u64>()).prop_map(|(commit, learned_unix_secs)| Answer::Resolved {
-                commit: commit.parse().unwrap(),
-                learned_unix_secs
-            }),
+            ("[0-9a-f]{40}", any::<u64>(), any::<bool>(), any::<Option<(u64, u64)>>()).prop_map(
+                |(commit, learned_unix_secs, public, said)| Answer::Resolved {
+                    commit: commit.parse().unwrap(),
+                    learned_unix_secs,
+                    public,
+                    said: said.map(|(endpoint, age_ms)| Said { endpoint, age_ms })
+                }
+            ),
             (proptest::collection::btree_map("[a-z]{1,9}", contents(), 0..9), any::<bool>()).prop_map(
                 |(files, more)| Answer::Tree {
                     files: files.into_iter().map(|(path, content)| (path.parse().unwrap(), content)).collect(),

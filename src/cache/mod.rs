@@ -16,6 +16,7 @@ mod ledger;
 mod pieces;
 mod publish;
 mod remove;
+mod said;
 mod trees;
 mod view;
 
@@ -36,6 +37,7 @@ use crate::tree::Tree;
 
 pub use held::{Blob, Held, Unverified};
 pub use remove::{Holding, Plan, Removed};
+pub use said::{Turn, Word};
 pub use view::{FileView, RepoView};
 
 /// Why the cache could not do what it was asked.
@@ -109,6 +111,7 @@ struct Room {
     symlinks: OnceLock<folder::Symlinks>,
     /// One entry a digest that is being hashed, so that nobody hashes it a second time meanwhile.
     hashing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    lately: Mutex<said::Lately>,
 }
 
 impl Cache {
@@ -137,6 +140,7 @@ impl Cache {
             unsynced: Mutex::default(),
             symlinks: OnceLock::new(),
             hashing: Mutex::default(),
+            lately: Mutex::default(),
         })))
     }
 

@@ -213,7 +213,7 @@ impl Fetcher {
         let inner = &self.inner;
         // A glob that cannot be read is the user's slip; no endpoint needs to be asked for that.
         let globs = select::Globs::parse(&order.include, &order.exclude)?;
-        let meaning = inner.meaning(&order.access, &order.repo, &order.revision, &order.files).await?;
+        let mut meaning = inner.meaning(&order.access, &order.repo, &order.revision, &order.files).await?;
         meaning.warnings.iter().for_each(|warning| report(Report::Warning(warning.clone())));
         let files = select::select(&meaning.tree, &order.files, &globs, &order.repo, &order.revision)?;
         report(Report::Resolved {
@@ -230,6 +230,7 @@ impl Fetcher {
                 (inner.cache.clone(), order.repo.clone(), meaning.commit.clone(), meaning.tree.clone());
             blocking(move || cache.write_tree(&repo, &commit, &tree)).await??;
         }
+        meaning.settle();
         let (here, missing) = inner.part(order, &meaning.commit, &files).await?;
         let mut done: Vec<FileDone> = here;
         done.iter().for_each(|file| report(Report::Done(file.clone())));

@@ -142,6 +142,11 @@ impl Partial {
         self.cut
     }
 
+    /// Where it lies, in the folder of the repo that it is for.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The open file, for reading pieces that are noted.
     pub fn file(&self) -> Arc<File> {
         self.file.clone()

@@ -16,7 +16,7 @@ mod tests;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -25,14 +25,14 @@ use tracing::warn;
 
 use crate::cache::{Blob, Cache, Held, Unverified};
 use crate::config::Access;
-use crate::digest::Digest;
+use crate::digest::{Digest, spread};
 use crate::hub::Hub;
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
 use crate::partial::{Partial, Partials};
 use crate::swarm::{Asker, Body, Refusal, Serve};
-use crate::tree::Content;
-use crate::wire::{Answer, Hold, Mark, PieceRequest, Progress, Query, Stand};
+use crate::tree::{Content, Tree};
+use crate::wire::{Answer, Hold, Mark, PieceRequest, Progress, Query, Said, Stand};
 use hashing::Hashing;
 use inquiry::Inquiries;
 
@@ -107,23 +107,21 @@ impl Inner {
         let may_have = from.paired || self.cache.is_public(&content.digest);
         let unfinished =
             || self.partials.get()?.claimed(&content.digest).filter(|partial| partial.content() == *content);
-        if may_have && let Some(partial) = unfinished() {
-            return Standing::Unfinished(partial);
+        let at = |path: &Path| match repo_of(self.cache.root(), path) {
+            Some(repo) if self.cache.visibility(&content.digest, &repo).is_none() => Standing::Unknown(repo),
+            _ => Standing::Nothing,
+        };
+        match (unfinished(), may_have) {
+            (Some(partial), true) => return Standing::Unfinished(partial),
+            (Some(partial), false) => return at(partial.path()),
+            (None, _) => {}
         }
-        let Some(held) = self.cache.find(content) else { return Standing::Nothing };
-        if !may_have {
-            let path = match &held {
-                Held::Verified(blob) => blob.path(),
-                Held::Unverified(unverified) => unverified.path(),
-            };
-            return match repo_of(self.cache.root(), path) {
-                Some(repo) if self.cache.visibility(&content.digest, &repo).is_none() => Standing::Unknown(repo),
-                _ => Standing::Nothing,
-            };
-        }
-        match held {
-            Held::Verified(blob) => Standing::Verified(blob),
-            Held::Unverified(unverified) => Standing::Unverified(unverified),
+        match (self.cache.find(content), may_have) {
+            (Some(Held::Verified(blob)), true) => Standing::Verified(blob),
+            (Some(Held::Unverified(unverified)), true) => Standing::Unverified(unverified),
+            (Some(Held::Verified(blob)), false) => at(blob.path()),
+            (Some(Held::Unverified(unverified)), false) => at(unverified.path()),
+            (None, _) => Standing::Nothing,
         }
     }
 
@@ -206,14 +204,10 @@ impl Inner {
         any
     }
 
-    /// Whether an asker may know of a repo's commits and files.
-    fn may_know(&self, from: &Asker, repo: &Repo, commit: &Commit) -> bool {
-        if from.paired {
-            return true;
-        }
+    /// Whether anybody may know of a commit and its files.
+    fn is_public(&self, repo: &Repo, tree: &Tree) -> bool {
         // A repo that went private keeps files from the time when it was public, noted as that. Whoever got
         // the new commit noted its files as restricted, so one such file hides the whole commit.
-        let tree = self.cache.read_tree(repo, commit).unwrap_or_default();
         let mut noted = tree.iter().filter_map(|(_, content)| self.cache.visibility(&content.digest, repo)).peekable();
         noted.peek().is_some() && noted.all(|to| to == Visibility::Public)
     }
@@ -221,14 +215,26 @@ impl Inner {
     async fn resolve(self: &Arc<Self>, from: Asker, repo: Repo, revision: Revision) -> Answer {
         let this = Arc::clone(self);
         blocking(move || {
-            let (commit, learned) = match revision.as_commit() {
-                Some(commit) => (commit, UNIX_EPOCH),
-                None => this.cache.ref_of(&repo, &revision)?,
+            let word = this.cache.word_on(&repo, &revision).filter(|_| revision.as_commit().is_none());
+            // A stranger is not to know what this machine asks for.
+            if word.is_none() && from.paired && this.cache.is_finding_out(&repo, &revision, &from.peer) {
+                return Some(Answer::Busy);
+            }
+            // What an endpoint said is known before the files are here, and the ref comes after them.
+            let (commit, learned) = match (&word, revision.as_commit()) {
+                (_, Some(commit)) => (commit, UNIX_EPOCH),
+                (Some(word), None) => (word.commit.clone(), SystemTime::now().checked_sub(word.age)?),
+                (None, None) => this.cache.ref_of(&repo, &revision)?,
             };
             // Only a commit whose files are known helps the asker.
-            this.cache.read_tree(&repo, &commit)?;
+            let tree = this.cache.read_tree(&repo, &commit)?;
+            let public = this.is_public(&repo, &tree);
+            let said = word.filter(|_| public).map(|word| Said {
+                endpoint: spread(word.endpoint.as_bytes()),
+                age_ms: u64::try_from(word.age.as_millis()).unwrap_or(u64::MAX),
+            });
             let learned_unix_secs = learned.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            this.may_know(&from, &repo, &commit).then_some(Answer::Resolved { commit, learned_unix_secs })
+            (from.paired || public).then_some(Answer::Resolved { commit, learned_unix_secs, public, said })
         })
         .await
         .flatten()
@@ -239,7 +245,7 @@ impl Inner {
         let this = Arc::clone(self);
         blocking(move || {
             let tree = this.cache.read_tree(&repo, &commit)?;
-            if !this.may_know(&from, &repo, &commit) {
+            if !from.paired && !this.is_public(&repo, &tree) {
                 return None;
             }
             let rest = tree.iter().filter(|(path, _)| after.as_ref().is_none_or(|after| *path > after));

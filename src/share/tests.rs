@@ -150,6 +150,35 @@ async fn one_restricted_file_hides_a_commit_from_strangers() {
 }
 
 #[tokio::test]
+async fn a_paired_peer_waits_for_what_is_being_found_out_and_is_told_who_said_it() {
+    let scene = Scene::with(&[]);
+    let share = scene.share(&[]);
+    let (repo, commit): (Repo, Commit) = (repo("m"), "c".repeat(40).parse().unwrap());
+    let resolve =
+        async |from: Asker| share.answer(from, Query::Resolve { repo: repo.clone(), revision: Revision::main() }).await;
+    let mut turn = scene.cache.find_out(&friend().peer, &repo, &Revision::main());
+    turn.asks_an_endpoint();
+    assert_eq!(resolve(friend()).await, Answer::Busy);
+    assert_eq!(resolve(stranger()).await, Answer::Unknown, "nobody's business");
+
+    let mut tree = Tree::default();
+    tree.insert("a".parse().unwrap(), content("a")).unwrap();
+    scene.cache.set_visibility(&[content("a").digest], &repo, Visibility::Public).unwrap();
+    scene.cache.write_tree(&repo, &commit, &tree).unwrap();
+    turn.was_told(&commit, "https://hub.test");
+    let word = |answer| match answer {
+        Answer::Resolved { commit: found, public, said, .. } if found == commit => (public, said.map(|s| s.endpoint)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(word(resolve(friend()).await), (true, Some(spread(b"https://hub.test"))));
+
+    // Nobody but the Hub says that anybody may have it, and it says so no more.
+    scene.cache.set_visibility(&[content("a").digest], &repo, Visibility::Restricted).unwrap();
+    assert_eq!(word(resolve(friend()).await), (false, None));
+    assert_eq!(resolve(stranger()).await, Answer::Unknown);
+}
+
+#[tokio::test]
 async fn a_mirror_never_hears_of_what_strangers_ask_for() {
     let scene = Scene::with(&[("m", "weights")]);
     let mirror = Server::start(200, "", PUBLIC).await;

@@ -19,6 +19,7 @@ mod bad_input;
 mod daemon;
 mod hub_itself;
 mod limiting;
+mod naming;
 mod removing;
 mod resuming;
 mod sharing;
