@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a lab draws from the Hub, and how long it takes, by how many machines bring one file at once: simulated, in seconds.
 #
-#   scripts/curves.sh [SEEDS]      also tries so many random labs, with joins, deaths, stalls and lies; 2000 by default
+#   scripts/curves.sh [SEEDS]      then tries up to 64 machines and so many random labs, with joins, deaths, stalls and
+#                                  lies; 2000 by default
 #
 # The plans are the real ones; lines, faults and time are made up (src/plan/lab.rs). scripts/swarm.sh measures real ones.
 set -euo pipefail
@@ -9,4 +10,4 @@ cd "$(dirname "$0")/.."
 
 run() { cargo test --locked --quiet --profile "${PROFILE:-release}" --lib -- --nocapture --quiet "$@" | grep -v '^$'; }
 run --ignored plan::lab::curves
-SEEDS=${1:-2000} run plan::lab::every_piece_arrives_wherever_a_source_is_left_in_any_lab
+SEEDS=${1:-2000} run plan::lab

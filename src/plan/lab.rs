@@ -224,7 +224,7 @@ impl Lab {
             }
             let word = match self.machines[other].lies {
                 false => nodes[other].plan.as_ref().unwrap().word(now),
-                true => Word { coming: vec![0..self.pieces], drawn: (time * 1.0e6) as u64, able: true },
+                true => Word { coming: Vec::from([0..self.pieces]), drawn: (time * 1.0e6) as u64, able: true },
             };
             let proven = nodes[other].proven.len();
             let Some(seen) = nodes[n].fellows.get_mut(&other) else { continue };
@@ -370,6 +370,12 @@ fn alone(lab: &Lab) -> f64 {
     Lab { machines, ..lab.clone() }.run().secs.unwrap()
 }
 
+/// How many machines to try: a few, or with `SEEDS` set, which scripts/curves.sh does, many.
+fn crowd<'a>(few: &'a [usize], many: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    let all = if std::env::var_os("SEEDS").is_some() { many } else { few };
+    all.iter().copied()
+}
+
 /// The machine that has fetched most from the Hub dies at half time.
 fn half_dead(machines: usize, pieces: u32) -> Outcome {
     let mut lab = Lab::of(machines, pieces);
@@ -379,9 +385,9 @@ fn half_dead(machines: usize, pieces: u32) -> Outcome {
 }
 
 #[test]
-fn the_wan_carries_a_file_once_for_two_to_sixty_four_machines() {
+fn the_wan_carries_a_file_once_however_many_want_it() {
     let one = alone(&Lab::of(1, 256));
-    for machines in [2, 3, 5, 8, 16, 64] {
+    for machines in crowd(&[2, 3, 8, 16], &[2, 3, 4, 5, 8, 13, 16, 32, 64]) {
         let outcome = Lab::of(machines, 256).run();
         assert!(outcome.hub <= 1.05, "{machines} machines: {outcome:?}");
         assert!(outcome.secs.unwrap() <= one * 1.1 + 1.0, "{machines} machines: {outcome:?}, alone {one}");
@@ -394,7 +400,7 @@ fn the_wan_carries_a_file_once_for_two_to_sixty_four_machines() {
 #[test]
 fn a_machine_that_dies_costs_what_was_on_its_way() {
     let one = alone(&Lab::of(1, 256));
-    for machines in [2, 4, 16] {
+    for machines in crowd(&[2, 6], &[2, 4, 8, 16, 32]) {
         let outcome = half_dead(machines, 256);
         assert!(outcome.hub <= 1.10, "{machines} machines: {outcome:?}");
         assert!(outcome.secs.unwrap() <= one * 1.15 + 4.0, "{machines} machines: {outcome:?}, alone {one}");
@@ -405,7 +411,7 @@ fn a_machine_that_dies_costs_what_was_on_its_way() {
 fn takers_of_one_slow_seeder_serve_each_other() {
     let lab = Lab { wan: 0.0, seeder: Some(10.0), ..Lab::of(1, 256) };
     let one = alone(&lab);
-    for machines in [2, 8, 30] {
+    for machines in crowd(&[2, 8], &[2, 8, 30]) {
         let outcome = Lab { machines: vec![Machine::default(); machines], ..lab.clone() }.run();
         assert!(outcome.secs.unwrap() <= one * 1.2, "{machines} machines: {outcome:?}, alone {one}");
     }
@@ -466,7 +472,7 @@ fn some_lab(seed: u64) -> Lab {
 
 #[test]
 fn every_piece_arrives_wherever_a_source_is_left_in_any_lab() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
     for seed in 0..seeds {
         let lab = some_lab(seed);
         let outcome = lab.run();
@@ -481,6 +487,7 @@ fn every_piece_arrives_wherever_a_source_is_left_in_any_lab() {
 
 #[test]
 #[ignore = "prints figures; scripts/curves.sh runs it"]
+#[allow(clippy::print_stdout, reason = "printing is what it is for")]
 fn curves() {
     let sizes = [1, 2, 4, 8, 16, 32, 64, 128];
     println!(
