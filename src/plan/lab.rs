@@ -224,7 +224,9 @@ impl Lab {
             }
             let word = match self.machines[other].lies {
                 false => nodes[other].plan.as_ref().unwrap().word(now),
-                true => Word { coming: Vec::from([0..self.pieces]), drawn: (time * 1.0e6) as u64, able: true },
+                true => {
+                    Word { coming: std::iter::once(0..self.pieces).collect(), drawn: (time * 1.0e6) as u64, able: true }
+                }
             };
             let proven = nodes[other].proven.len();
             let Some(seen) = nodes[n].fellows.get_mut(&other) else { continue };
