@@ -73,10 +73,10 @@ pub const RANGES_AMONG_FELLOWS: usize = 2;
 pub const STRETCH_PIECES: u32 = 8;
 /// A file has this many stretches at least, so that everybody gets about as much of it as everybody else.
 pub const STRETCHES_MIN: u32 = 256;
-/// How often fellows are asked how they stand, so that each knows within half a second what the others have.
-/// A question and its answer are about a kilobyte on the wire, so of 49 fellows each machine hears and says 120 kB a
-/// second for one file, and a few bytes for each piece that is new.
-pub const FELLOW_EVERY: Duration = Duration::from_millis(400);
+/// Fellows are asked how they stand at the first tick of the planner after this time: every 400 ms, so that each
+/// knows within half a second what the others have. A question and its answer are about a kilobyte on the wire, so
+/// of 49 fellows each machine hears and says 120 kB a second for one file, and a few bytes for each piece that is new.
+pub const FELLOW_EVERY: Duration = Duration::from_millis(300);
 /// A download asks who else is bringing the file before it asks for pieces, and waits no longer than this for the
 /// answers: machines that begin together would all begin with the same piece.
 pub const FELLOW_FIRST: Duration = Duration::from_millis(250);

@@ -210,10 +210,21 @@ impl Message for Answer {
                 ordered && files.len() <= limits::TREE_PAGE_MAX && files.iter().all(|(_, content)| fits(content))
             }
             Answer::Holds(holds) => holds.len() <= limits::HOLDS_MAX,
-            Answer::Stand(Stand::Bringing(progress)) => progress.coming.len() <= limits::COMING_MAX,
+            Answer::Stand(Stand::Bringing(progress)) => progress.is_bounded(),
             Answer::Stand(Stand::Whole | Stand::Gone) => true,
             Answer::Resolved { .. } | Answer::PieceList(_) | Answer::Unknown | Answer::Busy => true,
         }
+    }
+}
+
+impl Progress {
+    fn is_bounded(&self) -> bool {
+        // At the end of a file a piece may be on its way from two sources.
+        let coming: u64 = self.coming.iter().map(|(start, end)| u64::from(end.saturating_sub(*start))).sum();
+        let gained = if let Gained::Since(pieces) = &self.gained { pieces.len() } else { 0 };
+        self.coming.len() <= limits::COMING_MAX
+            && coming <= 2 * u64::from(limits::PIECES_MAX)
+            && gained <= limits::PIECES_MAX as usize
     }
 }
 
@@ -377,7 +388,8 @@ mod tests {
             vec(any::<u32>(), 0..50).prop_map(Gained::Since),
             vec(any::<u8>(), 0..50).prop_map(Gained::All)
         ];
-        let coming = vec(any::<(u32, u32)>(), 0..=limits::COMING_MAX);
+        let range = (0..limits::PIECES_MAX, 0..1_000u32).prop_map(|(start, len)| (start, start + len));
+        let coming = vec(range, 0..=limits::COMING_MAX);
         let progress = (any::<(u64, u32)>(), gained, coming, any::<u64>(), any::<bool>());
         prop_oneof![
             Just(Stand::Whole),
@@ -418,6 +430,22 @@ mod tests {
         assert!(encode(&many).is_err());
         let raw = cbor4ii::serde::to_vec(Vec::new(), &many).unwrap();
         assert_eq!(decode::<Query>(&raw), Err(Error::Malformed));
+
+        let progress = |coming, pieces| Progress {
+            mark: Mark::default(),
+            gained: Gained::Since(vec![0; pieces]),
+            coming,
+            drawn: 0,
+            able: true,
+        };
+        for (coming, pieces) in [
+            (vec![(0, 1); limits::COMING_MAX + 1], 0),
+            (vec![(0, u32::MAX)], 0),
+            (vec![], limits::PIECES_MAX as usize + 1),
+        ] {
+            let stand = Answer::Stand(Stand::Bringing(progress(coming, pieces)));
+            assert_eq!(encode(&stand), Err(Error::Malformed));
+        }
 
         let request = request();
         let size = request.content.size;

@@ -299,11 +299,15 @@ impl Driver<'_> {
                 }
                 self.step(Event::Heard { peer, word });
             }
-            Heard::Over(peer) => {
+            // It has a list of the pieces by now, which is asked for with all the rest. What it is sending comes
+            // from the same bytes, so that goes on.
+            Heard::Whole(peer) => {
+                self.step(Event::Parted(peer));
+                *asked_at = None;
+            }
+            Heard::Gone(peer) => {
                 self.step(Event::Parted(peer.clone()));
                 self.step(Event::Left(Source::Peer(peer)));
-                // It may have the whole file now, and a list of its pieces.
-                *asked_at = None;
             }
         }
     }
@@ -443,7 +447,7 @@ impl Driver<'_> {
             }
             How::RangeIgnored => {
                 self.sequential.insert(source.clone());
-                self.step(Event::Joined { source, offer: Offer::FromStart, proof: Proof::Unproven, rate: None });
+                self.join(source, Offer::FromStart, Proof::Unproven);
                 self.step(Event::Ended { range, how: Ended::Complete });
             }
             How::Disk(error) => return Err(Error::Partial(error)),
@@ -479,8 +483,7 @@ impl Driver<'_> {
                 if self.gone.remove(&source) {
                     self.step(Event::Left(source.clone()));
                 }
-                let rate = self.task.inner.rate(&source);
-                self.step(Event::Joined { source, offer, proof, rate });
+                self.join(source, offer, proof);
                 if is_part {
                     self.fellows.follow(&peer);
                 } else if self.fellows.leave(&peer) {
@@ -494,19 +497,8 @@ impl Driver<'_> {
     fn join_endpoints(&mut self) {
         let task = self.task;
         let endpoints = task.inner.hub.endpoints_for_data(&task.access, task.place.grant, Instant::now());
-        let mut arbiter = false;
-        for endpoint in endpoints {
-            let source = Source::Endpoint(endpoint.url);
-            if self.is_out(&source) {
-                continue;
-            }
-            arbiter = true;
-            let proof = if endpoint.role == Role::Hub { Proof::Proven } else { Proof::Unproven };
-            let offer = if self.sequential.contains(&source) { Offer::FromStart } else { Offer::Whole };
-            let rate = task.inner.rate(&source);
-            self.step(Event::Joined { source, offer, proof, rate });
-        }
-        lock(&self.landing.claims).set_arbiter(arbiter);
+        let joined = endpoints.into_iter().filter(|endpoint| self.join_endpoint(endpoint)).count();
+        lock(&self.landing.claims).set_arbiter(joined > 0);
     }
 
     /// With nobody else left, lets endpoints join that are believed bad now: the plan leaves each alone
@@ -517,15 +509,29 @@ impl Driver<'_> {
             return false;
         }
         let allowed = |endpoint: &&Endpoint| task.place.grant == Grant::Anonymous || endpoint.role == Role::Hub;
-        let sources: Vec<Source> =
-            task.access.endpoints.iter().filter(allowed).map(|e| Source::Endpoint(e.url.clone())).collect();
-        let mut any = false;
-        for source in sources.into_iter().filter(|source| !self.is_out(source)).collect::<Vec<_>>() {
-            any = true;
-            let offer = if self.sequential.contains(&source) { Offer::FromStart } else { Offer::Whole };
-            self.step(Event::Joined { source, offer, proof: Proof::Unproven, rate: None });
+        let joined =
+            task.access.endpoints.iter().filter(allowed).filter(|endpoint| self.join_endpoint(endpoint)).count();
+        joined > 0
+    }
+
+    /// Lets an endpoint join, unless it is out for this file; says whether it did.
+    fn join_endpoint(&mut self, endpoint: &Endpoint) -> bool {
+        let source = Source::Endpoint(endpoint.url.clone());
+        if self.is_out(&source) {
+            return false;
         }
-        any
+        let (offer, proof) = match endpoint.role {
+            _ if self.sequential.contains(&source) => (Offer::FromStart, Proof::Unproven),
+            Role::Hub => (Offer::Whole, Proof::Proven),
+            Role::Mirror => (Offer::Whole, Proof::Unproven),
+        };
+        self.join(source, offer, proof);
+        true
+    }
+
+    fn join(&mut self, source: Source, offer: Offer, proof: Proof) {
+        let rate = self.task.inner.rate(&source);
+        self.step(Event::Joined { source, offer, proof, rate });
     }
 
     /// How long nothing may come before the download is given up.

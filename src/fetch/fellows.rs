@@ -1,8 +1,8 @@
 //! Fellows: asking those that bring the same file how they stand.
 //!
 //! Knows whom to ask, and how far each was followed. Does not know what the plan makes of the answers.
-//! Invariant: each fellow has at most one question open, and is asked no more often than every `FELLOW_EVERY`
-//! but for the first time.
+//! Invariant: each fellow has at most one question open, and after the first is asked no more often than
+//! every `FELLOW_EVERY`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -39,8 +39,10 @@ pub(super) enum Heard {
         word: Word,
         pieces: News,
     },
-    /// It has the whole file, or nothing of it any more.
-    Over(PeerId),
+    /// It has the whole file by now.
+    Whole(PeerId),
+    /// It has nothing of it any more.
+    Gone(PeerId),
 }
 
 /// The pieces that a fellow can give.
@@ -108,9 +110,9 @@ impl Fellows {
                 // Whoever is silent is asked again; the plan notices how long it has been so.
                 None => continue,
                 Some(Stand::Bringing(progress)) => progress,
-                Some(Stand::Whole | Stand::Gone) => {
+                Some(over @ (Stand::Whole | Stand::Gone)) => {
                     self.known.remove(&peer);
-                    return Heard::Over(peer);
+                    return if over == Stand::Whole { Heard::Whole(peer) } else { Heard::Gone(peer) };
                 }
             };
             let pieces = match progress.gained {

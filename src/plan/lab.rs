@@ -233,8 +233,10 @@ impl Lab {
             let known = std::mem::replace(&mut seen.pieces, proven);
             // Jitter keeps the machines from asking in step.
             let jitter = ((n * 7 + other * 13) as u64 + self.seed) % 5;
-            seen.next = time + limits::FELLOW_EVERY.as_secs_f64() + jitter as f64 * 0.02;
-            let new = nodes[other].proven[known..].to_vec();
+            let every = limits::FELLOW_EVERY + limits::PLAN_TICK / 2;
+            seen.next = time + every.as_secs_f64() + jitter as f64 * 0.02;
+            // A liar tells one and the same piece again and again.
+            let new = if self.machines[other].lies { vec![0] } else { nodes[other].proven[known..].to_vec() };
             step(nodes, n, Event::Heard { peer: peer.clone(), word }, now);
             if !new.is_empty() {
                 step(nodes, n, Event::Gained { peer, pieces: new }, now);

@@ -240,10 +240,10 @@ impl Plan {
                 self.crew.settle(self.is_able(now), now);
             }
             Event::Gained { peer, pieces } => {
-                self.crew.gained(&peer, now);
-                let source = Source::Peer(peer);
-                if let Some(state) = self.sources.get_mut(&source) {
-                    state.gain(&pieces);
+                let source = Source::Peer(peer.clone());
+                // Whoever tells the same pieces again and again brings nothing.
+                if self.sources.get_mut(&source).is_some_and(|state| state.gain(&pieces) > 0) {
+                    self.crew.gained(&peer, now);
                 }
                 concerns = Concerns::One(source);
             }

@@ -110,12 +110,11 @@ impl SourceState {
         matches!(self.kind, Kind::Holder | Kind::Endpoint) && self.proof == Proof::Proven
     }
 
-    /// Adds pieces to what it offers.
-    pub(super) fn gain(&mut self, pieces: &[u32]) {
-        if let Offer::Pieces(set) = &mut self.offer {
-            pieces.iter().for_each(|piece| {
-                set.insert(*piece);
-            });
+    /// Adds pieces to what it offers; says how many of them are new.
+    pub(super) fn gain(&mut self, pieces: &[u32]) -> usize {
+        match &mut self.offer {
+            Offer::Pieces(set) => pieces.iter().filter(|piece| set.insert(**piece)).count(),
+            Offer::Whole | Offer::FromStart => 0,
         }
     }
 
