@@ -167,6 +167,12 @@ impl PieceSet {
         self.combine(others, |own, other| own & other);
     }
 
+    /// Whether it has a piece that is not among the others.
+    pub fn has_more_than(&self, others: &PieceSet) -> bool {
+        let others = others.words.iter().copied().chain(std::iter::repeat(0));
+        self.words.iter().zip(others).any(|(own, other)| own & !other != 0)
+    }
+
     fn combine(&mut self, others: &PieceSet, with: impl Fn(u64, u64) -> u64) {
         let others = others.words.iter().copied().chain(std::iter::repeat(0));
         for (own, other) in self.words.iter_mut().zip(others) {

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::source::{Kind, SourceState};
-use super::{Action, Concerns, Offer, Plan, Proof, RangeId, Source};
+use super::{Action, Concerns, Plan, Proof, RangeId, Source};
 use crate::limits;
 use crate::piece::PieceSet;
 
@@ -152,7 +152,7 @@ impl Plan {
     fn wan(&self, now: Instant) -> Wan {
         let peers = || {
             self.sources.iter().filter(|(source, state)| {
-                matches!(source, Source::Peer(_)) && state.is_well(now) && self.gives_something(state)
+                matches!(source, Source::Peer(_)) && state.is_well(now) && state.gives_more_than(&self.have)
             })
         };
         if peers().next().is_none() {
@@ -226,13 +226,6 @@ impl Plan {
             .collect();
         for (range, end) in long {
             actions.extend(self.shorten(range, end));
-        }
-    }
-
-    fn gives_something(&self, state: &SourceState) -> bool {
-        match &state.offer {
-            Offer::Whole | Offer::FromStart => true,
-            Offer::Pieces(set) => !set.is_empty() && self.missing().any(|piece| state.offers(piece)),
         }
     }
 

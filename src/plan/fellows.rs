@@ -149,9 +149,10 @@ impl Crew {
         self.counted.is_empty()
     }
 
-    /// Takes in what a fellow says of itself.
-    pub(super) fn hear(&mut self, peer: PeerId, word: &Word, now: Instant) {
-        let Some(seat) = self.seat else { return };
+    /// Takes in what a fellow says of itself; says whether it is one that was not known.
+    pub(super) fn hear(&mut self, peer: PeerId, word: &Word, now: Instant) -> bool {
+        let Some(seat) = self.seat else { return false };
+        let known = self.fellows.len();
         let mut coming = PieceSet::none(self.cut.count());
         for pieces in &word.coming {
             (pieces.start..pieces.end.min(self.cut.count())).for_each(|piece| {
@@ -193,6 +194,7 @@ impl Crew {
         }
         fellow.drawn = word.drawn;
         fellow.heard = now;
+        self.fellows.len() > known
     }
 
     /// Notes that a fellow has pieces that it did not have.

@@ -248,9 +248,11 @@ impl Plan {
                 concerns = Concerns::One(source);
             }
             Event::Heard { peer, word } => {
-                self.crew.hear(peer, &word, now);
-                self.crew.settle(self.is_able(now), now);
-                // The next tick makes use of it.
+                let is_new = self.crew.hear(peer, &word, now);
+                if is_new {
+                    self.crew.settle(self.is_able(now), now);
+                }
+                // The next tick makes use of the rest.
                 concerns = Concerns::Nobody;
             }
             Event::Parted(peer) => {
@@ -376,8 +378,8 @@ impl Plan {
         if !self.ranges.is_empty() {
             return Outlook::Working;
         }
-        let useful = |state: &&SourceState| self.missing().any(|piece| state.offers(piece));
-        match self.sources.values().filter(useful).map(|state| state.rests_until(now)).min() {
+        let useful = self.sources.values().filter(|state| state.gives_more_than(&self.have));
+        match useful.map(|state| state.rests_until(now)).min() {
             // What nobody offers may be on its way to a fellow.
             None if !self.crew.is_empty() => Outlook::Working,
             None => Outlook::NoSource,

@@ -140,6 +140,17 @@ impl SourceState {
         }
     }
 
+    /// Whether it can be asked for a piece that is not there.
+    pub(super) fn gives_more_than(&self, have: &PieceSet) -> bool {
+        let mut offered = PieceSet::none(have.count());
+        match &self.offer {
+            Offer::Pieces(set) if self.refused.is_empty() => return set.has_more_than(have),
+            Offer::Whole | Offer::FromStart if self.refused.is_empty() => return !have.is_full(),
+            _ => self.add_offered(&mut offered),
+        }
+        offered.has_more_than(have)
+    }
+
     pub(super) fn offers(&self, piece: u32) -> bool {
         if self.refused.contains(&piece) {
             return false;

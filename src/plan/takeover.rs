@@ -32,13 +32,13 @@ impl Plan {
         let victims = victims.filter_map(|(id, running)| {
             let silent = now.saturating_duration_since(running.last_byte) >= limits::HEDGE_AFTER;
             let young = now.saturating_duration_since(running.started) < limits::HEDGE_AFTER;
-            let secs = self.secs_left(running, silent);
             // Where many machines share a line, each one's impatience is everybody's loss: there, a silent
             // peer is given up first.
             if gaps_only && (!silent || !self.crew.is_empty()) {
                 return None;
             }
-            Some((secs, self.loot(state, running, silent, young)?, *id, silent))
+            let loot = self.loot(state, running, silent, young)?;
+            Some((self.secs_left(running, silent), loot, *id, silent))
         });
         let (secs, loot, victim, silent) = victims.max_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
         let own = state.rate().map(|rate| rate / (state.running() + 1) as f64);
