@@ -77,9 +77,9 @@ pub const STRETCHES_MIN: u32 = 256;
 /// knows within half a second what the others have. A question and its answer are about a kilobyte on the wire, so
 /// of 49 fellows each machine hears and says 120 kB a second for one file, and a few bytes for each piece that is new.
 pub const FELLOW_EVERY: Duration = Duration::from_millis(300);
-/// A download asks who else is bringing the file before it asks for pieces, and waits no longer than this for the
-/// answers: machines that begin together would all begin with the same piece.
-pub const FELLOW_FIRST: Duration = Duration::from_millis(250);
+/// A download asks who else is bringing the file, and then how far they are, before it asks for pieces, and waits no
+/// longer than this for each of the answers: machines that begin together would all begin with the same piece.
+pub const FELLOW_FIRST: Duration = Duration::from_millis(400);
 /// Nobody waits for a fellow that has not answered for this long,
 pub const FELLOW_SILENT: Duration = Duration::from_secs(3);
 /// or that has something to bring and has got nothing for this long,

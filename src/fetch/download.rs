@@ -197,7 +197,7 @@ impl Driver<'_> {
         }
         let mut holds = !inner.swarm.active().is_empty();
         if holds {
-            self.step(Event::Hold(Instant::now() + limits::FELLOW_FIRST));
+            self.hold();
         }
         let mut pardon = !barred.is_empty();
         // The question before the add covers a small file; a larger one needs piece lists as well.
@@ -230,6 +230,9 @@ impl Driver<'_> {
                     for (maker, list) in lists {
                         lock(&self.landing.claims).add(maker, list);
                     }
+                    if holds {
+                        self.hold();
+                    }
                     self.join_peers(offers);
                 }
             }
@@ -244,6 +247,9 @@ impl Driver<'_> {
                 self.note_the_gone();
                 question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
                 asking = true;
+                if holds {
+                    self.hold();
+                }
                 self.join_endpoints();
             }
             if hashing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
@@ -278,6 +284,11 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Asks for nothing at first hand until others had time to answer.
+    fn hold(&mut self) {
+        self.step(Event::Hold(Instant::now() + limits::FELLOW_FIRST));
+    }
+
     /// What came from the Hub before a restart was hashed again, so it is what the Hub sent.
     fn prove_resumed(&self) {
         let (task, partial) = (self.task, self.landing.partial());
@@ -299,12 +310,9 @@ impl Driver<'_> {
                 }
                 self.step(Event::Heard { peer, word });
             }
-            // It has a list of the pieces by now, which is asked for with all the rest. What it is sending comes
-            // from the same bytes, so that goes on.
-            Heard::Whole(peer) => {
-                self.step(Event::Parted(peer));
-                *asked_at = None;
-            }
+            // Who holds what, and the list of its pieces, is asked again at once. Until then what was its to
+            // bring stays so: nobody needs to bring it any more.
+            Heard::Whole => *asked_at = None,
             Heard::Gone(peer) => {
                 self.step(Event::Parted(peer.clone()));
                 self.step(Event::Left(Source::Peer(peer)));

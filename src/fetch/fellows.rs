@@ -39,8 +39,8 @@ pub(super) enum Heard {
         word: Word,
         pieces: News,
     },
-    /// It has the whole file by now.
-    Whole(PeerId),
+    /// Somebody has the whole file by now.
+    Whole,
     /// It has nothing of it any more.
     Gone(PeerId),
 }
@@ -112,7 +112,7 @@ impl Fellows {
                 Some(Stand::Bringing(progress)) => progress,
                 Some(over @ (Stand::Whole | Stand::Gone)) => {
                     self.known.remove(&peer);
-                    return if over == Stand::Whole { Heard::Whole(peer) } else { Heard::Gone(peer) };
+                    return if over == Stand::Whole { Heard::Whole } else { Heard::Gone(peer) };
                 }
             };
             let pieces = match progress.gained {

@@ -32,7 +32,7 @@ use tracing::{info, warn};
 
 use crate::cache::{self, Cache, Held};
 use crate::config::{Access, Role};
-use crate::digest::Digest;
+use crate::digest::{Digest, spread};
 use crate::hub::{Hub, Place};
 use crate::limits;
 use crate::names::{Commit, PeerId, Repo, RepoPath, Revision};
@@ -100,6 +100,8 @@ pub struct FileDone {
     pub cached: bool,
     pub seconds: f64,
 }
+
+type Files = Vec<(RepoPath, Content)>;
 
 /// What an add brought.
 #[derive(Debug, Clone)]
@@ -237,10 +239,15 @@ impl Fetcher {
         let wanted: Vec<Content> = missing.iter().map(|(_, content)| *content).collect();
         inner.holders.ask_ahead(&wanted).await;
         let add = AddId(inner.adds.fetch_add(1, Ordering::Relaxed));
-        let at_once = limits::SMALL_FILES_AT_ONCE + limits::LARGE_FILES_AT_ONCE;
-        let mut results = stream::iter(missing)
-            .map(|(path, content)| self.add_file(order, &meaning, (path, content), report, (add, attended)))
-            .buffer_unordered(at_once);
+        let bring = |files: Vec<_>, at_once| {
+            stream::iter(files)
+                .map(|file| self.add_file(order, &meaning, file, report, (add, attended)))
+                .buffer_unordered(at_once)
+        };
+        let (small, large) = inner.in_order(missing);
+        let results =
+            stream::select(bring(small, limits::SMALL_FILES_AT_ONCE), bring(large, limits::LARGE_FILES_AT_ONCE));
+        let mut results = Box::pin(results);
         let mut errors = Vec::new();
         while let Some(result) = results.next().await {
             match result {
@@ -345,7 +352,7 @@ impl Inner {
         order: &Order,
         commit: &Commit,
         files: &[(RepoPath, Content)],
-    ) -> Result<(Vec<FileDone>, Vec<(RepoPath, Content)>), Error> {
+    ) -> Result<(Vec<FileDone>, Files), Error> {
         let (cache, repo, commit, files) = (self.cache.clone(), order.repo.clone(), commit.clone(), files.to_vec());
         blocking(move || {
             let places = cache.here(&repo, &commit, &files);
@@ -362,6 +369,19 @@ impl Inner {
             (here, missing)
         })
         .await
+    }
+
+    /// Small and large files, each in the order in which they are begun.
+    ///
+    /// Machines that begin together share the pieces of each large file, so all take them in the same order and
+    /// what one brings the others have at once. A small file is one piece: whoever does not bring it can only
+    /// wait, and so each machine begins with others.
+    fn in_order(&self, files: Files) -> (Files, Files) {
+        let is_small = |(_, content): &(_, Content)| content.size <= limits::SMALL_FILE_BYTES;
+        let (mut small, large): (Files, Files) = files.into_iter().partition(is_small);
+        let me = self.swarm.peer_id();
+        small.sort_by_cached_key(|(_, content)| spread(format!("{me} {}", content.digest).as_bytes()));
+        (small, large)
     }
 
     /// Links a content that lies elsewhere in this cache.

@@ -6,11 +6,11 @@
 //!
 //! libp2p's own upgrade is spoken to the letter: `/noise`, `Noise_XX_25519_ChaChaPoly_SHA256`
 //! (<https://github.com/libp2p/specs/blob/master/noise/README.md>). It is done here because libp2p's offers no
-//! other cipher, and copies each byte seven times on its way through both ends.
+//! other cipher, and copies each byte several times on its way.
 //!
 //! Where both processors have instructions for AES, peers agree on AES-256-GCM in place of ChaCha20: the same
-//! handshake and the same proof. ChaCha20 at both ends is a fifth of what a whole verified transfer costs, AES a
-//! third of that. Which of the two it is, somebody between the peers may decide; both are sound.
+//! handshake and the same proof. ChaCha20 at both ends is a good part of what a whole verified transfer costs, and AES
+//! takes far less. Which of the two it is, somebody between the peers may decide; both are sound.
 
 mod exchange;
 mod session;
