@@ -1,17 +1,31 @@
 //! What the standard library lacks to move bytes between memory and a disk.
 //!
 //! Knows positioned reads and writes on each system, buffers that the kernel copies fast, space that
-//! is reserved, folders that are folders, and many names looked at in one. Does not know what any file means.
+//! is reserved, names that are changed while others look, folders that are folders, and many names
+//! looked at in one. Does not know what any file means.
 //! Invariant: a folder made here is no symlink, nor is any part of the way to it from its base.
+//!
+//! What only one kind of system has stands in `disk/unix.rs`, and its twin in `disk/windows.rs`.
 //!
 //! Buffers begin at a page because that halves the cost of copying between a file and memory on
 //! processors whose fast string copy stumbles over a small offset between the two.
+
+#[cfg_attr(unix, path = "disk/unix.rs")]
+#[cfg_attr(windows, path = "disk/windows.rs")]
+mod system;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tempfile::{Builder, NamedTempFile};
+
 use crate::limits;
+
+pub use system::{
+    Identity, Lookout, close_folder, identity, is_held, is_open_to_others, is_same, names, number, owner_only,
+    patiently, read_at, remove_file, rename, symlink, sync_folder, write_at,
+};
 
 /// Memory for reading and writing files, beginning at a page.
 #[derive(Debug)]
@@ -80,26 +94,6 @@ pub fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Resul
     Ok(())
 }
 
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, bytes, offset)
-}
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::write_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
-}
-
 /// Gives an empty file its final size and, where the file system can, the space for it.
 ///
 /// Fails with `StorageFull` when the file would leave less free than `DISK_RESERVE_BYTES`, or a
@@ -111,7 +105,7 @@ pub fn reserve(file: &File, folder: &Path, bytes: u64) -> io::Result<()> {
             return Err(io::ErrorKind::StorageFull.into());
         }
     }
-    if is_in_memory(file) {
+    if system::is_in_memory(file) {
         return file.set_len(bytes);
     }
     match fs4::fs_std::FileExt::allocate(file, bytes) {
@@ -122,72 +116,13 @@ pub fn reserve(file: &File, folder: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Whether the space of a file is memory. Reserving it would take all of that memory before the first
-/// byte is asked for, and 0.4 s for each GiB; writing then costs the less, but nothing else goes on
-/// meanwhile. On a disk, reserving is one entry in a table.
-#[cfg(target_os = "linux")]
-fn is_in_memory(file: &File) -> bool {
-    /// What `statfs(2)` calls tmpfs.
-    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
-    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == TMPFS)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_in_memory(_: &File) -> bool {
-    false
-}
-
 /// A file that a name leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// In bytes.
     pub len: u64,
-    /// What is the same for two names of one file: device and inode. `None` where the system has no such
-    /// numbers.
-    pub id: Option<(u64, u64)>,
-}
-
-/// A folder in which many names are looked at. The way to it is walked once and not for each of them,
-/// which is most of what a look costs.
-#[derive(Debug)]
-pub struct Lookout {
-    path: PathBuf,
-    #[cfg(target_os = "linux")]
-    folder: Option<File>,
-}
-
-impl Lookout {
-    pub fn new(path: PathBuf) -> Self {
-        Self {
-            #[cfg(target_os = "linux")]
-            folder: File::open(&path).ok(),
-            path,
-        }
-    }
-
-    /// The file at a relative path, at the end of all links; `None` when there is none.
-    #[cfg(target_os = "linux")]
-    pub fn file(&self, name: &str) -> Option<Seen> {
-        let Some(folder) = &self.folder else { return self.file_by_path(name) };
-        let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty()).ok()?;
-        let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
-        is_file.then_some(Seen { len: u64::try_from(stat.st_size).ok()?, id: Some((stat.st_dev, stat.st_ino)) })
-    }
-
-    /// The same where there are no calls for this, or none that we know.
-    #[cfg(not(target_os = "linux"))]
-    pub fn file(&self, name: &str) -> Option<Seen> {
-        self.file_by_path(name)
-    }
-
-    fn file_by_path(&self, name: &str) -> Option<Seen> {
-        let meta = fs::metadata(self.path.join(name)).ok().filter(fs::Metadata::is_file)?;
-        #[cfg(unix)]
-        let id = Some((std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta)));
-        #[cfg(not(unix))]
-        let id = None;
-        Some(Seen { len: meta.len(), id })
-    }
+    /// What is the same for two names of one file.
+    pub id: Identity,
 }
 
 /// Whether an error says that there is no room, on the disk or in the user's share of it.
@@ -225,18 +160,52 @@ pub fn make_folders<'a>(
                 Ok(_) => return Err(Obstacle::InTheWay(path)),
                 Err(error) => return Err(Obstacle::Io(path, error)),
             },
-            // A file stands where the parent should be.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Err(Obstacle::InTheWay(parent)),
+            // A file stands where the parent should be; some systems call that a parent that is not there.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => {
+                return Err(match fs::symlink_metadata(&parent) {
+                    Ok(meta) if !meta.is_dir() => Obstacle::InTheWay(parent),
+                    _ => Obstacle::Io(path, error),
+                });
+            }
             Err(error) => return Err(Obstacle::Io(path, error)),
         }
     }
     Ok(path)
 }
 
-/// Makes what was created, renamed or removed in a folder durable.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Windows neither opens folders as files nor needs it: NTFS journals its directories.
-    if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }
+/// A new file under a temporary name in a folder, for its owner only.
+pub fn private_temp(folder: &Path) -> io::Result<NamedTempFile> {
+    Builder::new()
+        .make_in(folder, |path| owner_only(File::options().read(true).write(true).create_new(true)).open(path))
+}
+
+/// Gives what has a temporary name its final one, in place of whatever file is there.
+pub fn settle<R>(temp: NamedTempFile<R>, place: &Path) -> io::Result<()> {
+    let (_open, path) = temp.into_parts();
+    rename(&path, place)?;
+    // The name is gone; what fails here only looked for it once more.
+    let _ = path.keep();
+    Ok(())
+}
+
+/// The name that stands in for the last part of `path` on a system that does not tell large letters
+/// from small ones, when it is written otherwise. `base` is a folder above it, and taken as it is.
+pub fn other_spelling(base: &Path, path: &Path) -> Option<PathBuf> {
+    if fs::symlink_metadata(path).is_err() {
+        return None;
+    }
+    let mut folder = base.to_owned();
+    for part in path.strip_prefix(base).ok()?.iter() {
+        let names: Vec<_> = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.file_name()).collect();
+        if !names.iter().any(|name| name == part) {
+            let alike = |name: &&std::ffi::OsString| {
+                name.to_string_lossy().to_lowercase() == part.to_string_lossy().to_lowercase()
+            };
+            return names.iter().find(alike).map(|name| folder.join(name));
+        }
+        folder.push(part);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -268,23 +237,17 @@ mod tests {
         assert!(matches!(result, Err(Obstacle::InTheWay(path)) if path == base.path().join("f")));
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_lookout_sees_what_names_lead_to_and_that_two_lead_to_one_file() {
         let base = tempfile::tempdir().unwrap();
         fs::write(base.path().join("file"), "12345").unwrap();
         fs::create_dir(base.path().join("folder")).unwrap();
-        std::os::unix::fs::symlink("../file", base.path().join("folder/link")).unwrap();
-        std::os::unix::fs::symlink("nowhere", base.path().join("dangling")).unwrap();
+        fs::hard_link(base.path().join("file"), base.path().join("folder/twin")).unwrap();
         let lookout = Lookout::new(base.path().to_owned());
         let file = lookout.file("file").unwrap();
         assert_eq!(file.len, 5);
-        for same in [lookout.file("folder/link"), lookout.file_by_path("folder/link"), lookout.file_by_path("file")] {
-            assert_eq!(same, Some(file));
-        }
-        for none in ["folder", "dangling", "absent"] {
-            assert_eq!((lookout.file(none), lookout.file_by_path(none)), (None, None), "{none}");
-        }
+        assert_eq!(lookout.file("folder/twin"), Some(file));
+        assert_eq!((lookout.file("folder"), lookout.file("absent")), (None, None));
     }
 
     #[cfg(unix)]
@@ -292,10 +255,77 @@ mod tests {
     fn folders_are_never_made_through_a_symlink() {
         let base = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(outside.path(), base.path().join("a")).unwrap();
+        symlink(outside.path(), &base.path().join("a")).unwrap();
         let result = make_folders(base.path(), ["a", "b"], |_| {});
         assert!(matches!(result, Err(Obstacle::InTheWay(path)) if path == base.path().join("a")));
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_one_that_is_open() {
+        let base = tempfile::tempdir().unwrap();
+        let place = base.path().join("place");
+        fs::write(&place, "old").unwrap();
+        let open = File::open(&place).unwrap();
+        settle(private_temp(base.path()).unwrap(), &place).unwrap();
+        assert_eq!(fs::read(&place).unwrap(), b"");
+        assert_eq!(io::read_to_string(open).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_one_that_is_read_only() {
+        let base = tempfile::tempdir().unwrap();
+        let place = base.path().join("place");
+        for number in 0..3u8 {
+            let mut temp = private_temp(base.path()).unwrap();
+            io::Write::write_all(&mut temp, &[number]).unwrap();
+            settle(temp, &place).unwrap();
+            assert_eq!(fs::read(&place).unwrap(), [number]);
+            let mut rights = fs::metadata(&place).unwrap().permissions();
+            rights.set_readonly(true);
+            fs::set_permissions(&place, rights).unwrap();
+        }
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1, "a temporary name was left");
+        remove_file(&place).unwrap();
+        assert!(!place.exists());
+    }
+
+    #[test]
+    fn a_file_never_takes_the_place_of_a_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let place = base.path().join("place");
+        fs::create_dir(&place).unwrap();
+        let error = settle(private_temp(base.path()).unwrap(), &place).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1, "a temporary name was left");
+    }
+
+    #[test]
+    fn names_of_one_file_are_counted_and_known_for_one() {
+        let base = tempfile::tempdir().unwrap();
+        let [one, two, other] = ["one", "two", "other"].map(|name| base.path().join(name));
+        fs::write(&one, "x").unwrap();
+        fs::write(&other, "x").unwrap();
+        assert_eq!(names(&one).unwrap(), 1);
+        fs::hard_link(&one, &two).unwrap();
+        assert_eq!(names(&one).unwrap(), 2);
+        let [first, second, third] = [&one, &two, &other].map(|path| identity(path, &fs::metadata(path).unwrap()));
+        assert!(first == second && first != third);
+        let open = File::open(&one).unwrap();
+        assert!(is_same(&open, &two) && !is_same(&open, &other) && !is_same(&open, &base.path().join("none")));
+    }
+
+    #[test]
+    fn a_name_that_only_its_letters_tell_from_another_is_noticed_where_they_do_not() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir(base.path().join("Sub")).unwrap();
+        fs::write(base.path().join("Sub/File"), "x").unwrap();
+        let spelt = |name: &str| other_spelling(base.path(), &base.path().join(name));
+        assert_eq!(spelt("Sub/File"), None);
+        assert_eq!(spelt("Sub/other"), None);
+        let tells_them_apart = !base.path().join("sub").exists();
+        assert_eq!(spelt("Sub/file"), (!tells_them_apart).then(|| base.path().join("Sub/File")));
+        assert_eq!(spelt("sub/File"), (!tells_them_apart).then(|| base.path().join("Sub")));
     }
 
     #[test]

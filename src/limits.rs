@@ -440,6 +440,9 @@ pub const LEDGER_COMPACT_BYTES: u64 = 4 * MIB;
 pub const PUBLISH_LOCK_WAIT: Duration = Duration::from_millis(500);
 /// How often a lock that somebody holds is tried again.
 pub const LOCK_RETRY: Duration = Duration::from_millis(10);
+/// How long a file that another program holds open is waited for, where that is in the way (Windows): virus scanners
+/// are done with a new file sooner, and a program that uses the file is not done for hours.
+pub const HELD_FILE_WAIT: Duration = Duration::from_millis(500);
 /// What other tools put into the cache is noticed this much later at most, when something is looked for in vain.
 pub const CACHE_RESCAN: Duration = Duration::from_millis(50);
 /// A rescan may take one part in this many of the time.

@@ -13,8 +13,9 @@ use std::time::SystemTime;
 use tempfile::{Builder, NamedTempFile};
 
 use super::{Error, Room};
+use crate::disk;
 use crate::limits;
-use crate::names::{Commit, Repo, RepoPath};
+use crate::names::{Commit, Repo, RepoPath, Revision};
 
 const OWN: &str = ".hffs";
 const TEMP_PREFIX: &str = "new-";
@@ -55,6 +56,10 @@ impl<'a> Folder<'a> {
         self.path.join("refs")
     }
 
+    pub(super) fn ref_of(&self, revision: &Revision) -> PathBuf {
+        below(self.refs(), revision.as_str().split('/'))
+    }
+
     pub(super) fn snapshots(&self) -> PathBuf {
         self.path.join("snapshots")
     }
@@ -64,7 +69,7 @@ impl<'a> Folder<'a> {
     }
 
     pub(super) fn file(&self, commit: &Commit, path: &RepoPath) -> PathBuf {
-        self.snapshot(commit).join(path.as_str())
+        below(self.snapshot(commit), path.parts())
     }
 
     pub(super) fn tree(&self, commit: &Commit) -> PathBuf {
@@ -73,6 +78,11 @@ impl<'a> Folder<'a> {
 
     pub(super) fn no_exist(&self, commit: &Commit) -> PathBuf {
         self.path.join(".no_exist").join(commit.as_str())
+    }
+
+    /// The note that a commit has no such file.
+    pub(super) fn missing(&self, commit: &Commit, path: &RepoPath) -> PathBuf {
+        below(self.no_exist(commit), path.parts())
     }
 
     pub(super) fn own(&self) -> PathBuf {
@@ -121,11 +131,11 @@ impl<'a> Folder<'a> {
     /// Puts a symlink to `target` at `place`, in place of whatever file is there.
     pub(super) fn put_symlink(&self, place: &Path, target: &Path) -> Result<(), Error> {
         // Where nothing is in the way, making it is as atomic as renaming it.
-        if symlink(target, place).is_ok() {
+        if disk::symlink(target, place).is_ok() {
             self.named(place);
             return Ok(());
         }
-        let temp = self.temp(|path| symlink(target, path))?;
+        let temp = self.temp(|path| disk::symlink(target, path))?;
         self.settle(temp, place)
     }
 
@@ -140,14 +150,14 @@ impl<'a> Folder<'a> {
 
     /// Gives what has a temporary name its final one.
     pub(super) fn settle<R>(&self, temp: NamedTempFile<R>, place: &Path) -> Result<(), Error> {
-        temp.persist(place).map_err(|error| refused(place, error.error))?;
+        disk::settle(temp, place).map_err(|error| refused(place, error))?;
         self.named(place);
         Ok(())
     }
 
     /// Renames a file to `place`, in place of whatever file is there.
     pub(super) fn rename(&self, from: &Path, place: &Path) -> Result<(), Error> {
-        fs::rename(from, place).map_err(|error| refused(place, error))?;
+        disk::rename(from, place).map_err(|error| refused(place, error))?;
         self.named(place);
         Ok(())
     }
@@ -161,7 +171,7 @@ impl<'a> Folder<'a> {
     /// Whether symlinks work here: tried once, then remembered.
     pub(super) fn symlinks(&self) -> Symlinks {
         *self.room.symlinks.get_or_init(|| {
-            let works = self.temp(|path| symlink(Path::new("nowhere"), path)).is_ok();
+            let works = self.temp(|path| disk::symlink(Path::new("nowhere"), path)).is_ok();
             if works { Symlinks::Yes } else { Symlinks::No }
         })
     }
@@ -199,14 +209,10 @@ fn refused(place: &Path, error: io::Error) -> Error {
     }
 }
 
-#[cfg(unix)]
-fn symlink(target: &Path, path: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, path)
-}
-
-#[cfg(windows)]
-fn symlink(target: &Path, path: &Path) -> io::Result<()> {
-    std::os::windows::fs::symlink_file(target, path)
+/// A path with the separators of this system between all its parts: Windows follows no link that is
+/// written with others, and people read no path that mixes them.
+pub(super) fn below<'a>(folder: PathBuf, parts: impl Iterator<Item = &'a str>) -> PathBuf {
+    parts.fold(folder, |path, part| path.join(part))
 }
 
 /// Where the symlink at `path` points, one hop and by its words alone: what lies there is not asked.

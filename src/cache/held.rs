@@ -201,11 +201,10 @@ impl Cache {
             if plain.is_empty() {
                 continue;
             }
-            // Without links, only the tree tells what a file is.
-            let tree = self.read_tree(repo, &commit).unwrap_or_default();
+            let says = self.says(repo, &commit);
             for entry in plain {
-                if let Some(content) = tree.get(&entry.path) {
-                    places.insert(content.digest, entry.at);
+                if let Some(digest) = says(&entry.path) {
+                    places.insert(digest, entry.at);
                 }
             }
         }

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::Error;
 use crate::digest::Digest;
+use crate::disk;
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Visibility};
 
@@ -29,7 +30,7 @@ pub(super) struct Stamp {
     size: u64,
     /// Nanoseconds since 1970.
     mtime: i64,
-    /// 0 where the system has no such number.
+    /// See `disk::number`.
     ino: u64,
 }
 
@@ -39,11 +40,7 @@ impl Stamp {
             Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
             Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
         };
-        #[cfg(unix)]
-        let ino = std::os::unix::fs::MetadataExt::ino(meta);
-        #[cfg(not(unix))]
-        let ino = 0;
-        Self { size: meta.len(), mtime: meta.modified().map_or(0, nanos), ino }
+        Self { size: meta.len(), mtime: meta.modified().map_or(0, nanos), ino: disk::number(meta) }
     }
 }
 
@@ -261,7 +258,7 @@ impl Ledger {
         }
         file.write_all(&text)?;
         let (from, to) = (before.len(), file.metadata()?.len());
-        Ok(Grown { ino: ino(&before), from, to, only_ours: to == from + text.len() as u64 })
+        Ok(Grown { ino: disk::number(&before), from, to, only_ours: to == from + text.len() as u64 })
     }
 
     /// Opens the file with its lock held where locks work, and makes sure that it is still the one
@@ -270,8 +267,7 @@ impl Ledger {
         loop {
             let file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
             super::lock_politely(&file);
-            let same = fs::metadata(&self.path).is_ok_and(|meta| ino(&meta) == ino(&file.metadata().unwrap_or(meta)));
-            if same {
+            if disk::is_same(&file, &self.path) {
                 return Ok(file);
             }
         }
@@ -282,12 +278,15 @@ impl Ledger {
         // A panic while a line is taken can lose no more than that line.
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(meta) = fs::metadata(&self.path) else { return book };
-        if ino(&meta) != book.ino || meta.len() < book.read_to {
-            *book = Book { ino: ino(&meta), ..Book::default() };
+        if disk::number(&meta) != book.ino || meta.len() < book.read_to {
+            *book = Book { ino: disk::number(&meta), ..Book::default() };
         }
         if meta.len() != book.len {
             book.len = meta.len();
-            if let Err(error) = self.read_on(&mut book) {
+            // Windows lets nobody read what somebody has locked, if only for the moment of a line.
+            if let Err(error) = disk::patiently(|| self.read_on(&mut book)) {
+                // Whatever the length is at the next look, it will be read again.
+                book.len = u64::MAX;
                 warn!(path = %self.path.display(), %error, "could not read the ledger");
             }
         }
@@ -335,13 +334,13 @@ impl Ledger {
         }
         let lines = self.book().lines();
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
+        let mut fresh = disk::private_temp(folder)?;
         for line in &lines {
             serde_json::to_writer(&mut fresh, line)?;
             fresh.write_all(b"\n")?;
         }
         fresh.as_file().sync_all()?;
-        fresh.persist(&self.path)?;
+        disk::settle(fresh, &self.path)?;
         debug!(lines = lines.len(), "shortened the ledger");
         Ok(())
     }
@@ -360,16 +359,6 @@ fn skip_line(reader: &mut impl BufRead) -> io::Result<u64> {
             return Ok(skipped);
         }
     }
-}
-
-#[cfg(unix)]
-fn ino(meta: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn ino(_: &Metadata) -> u64 {
-    0
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub enum Error {
     Changed { path: PathBuf },
     #[error("`{}` is in the way: it is not what a cache has there", path.display())]
     InTheWay { path: PathBuf },
+    #[error("`{}` and `{}` are one name on this file system", path.display(), there.display())]
+    OneName { path: PathBuf, there: PathBuf },
     #[error("no space is left on the disk for `{}`", path.display())]
     Full { path: PathBuf },
     #[error("could not {doing} `{}`", path.display())]
@@ -81,9 +83,14 @@ impl Error {
             Error::Damaged { .. } => Some("`hffs model add` fetches it anew and puts it in place of the damaged one"),
             Error::Full { .. } => Some("free some space, or move the cache with `hffs conf cache set PATH`"),
             Error::InTheWay { .. } => Some("move it away, then try again"),
+            Error::OneName { .. } => Some("it can have one of them: leave the other one out with `--exclude`"),
             Error::Changed { .. } => None,
+            Error::Io { source, .. } if disk::is_held(source) => {
+                Some("end the program that has it open, then try again")
+            }
             Error::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Some("the cache must belong to the user that runs hffs"),
+                io::ErrorKind::InvalidFilename => Some("this system has no such names: leave it out with `--exclude`"),
                 io::ErrorKind::ReadOnlyFilesystem => {
                     Some("choose another place with `hffs conf cache set PATH`, or mount this one writable")
                 }
@@ -284,5 +291,5 @@ fn lock_politely(file: &File) {
 type Refs = BTreeMap<Revision, Commit>;
 
 #[cfg(test)]
-#[cfg(unix)]
+#[cfg_attr(not(unix), allow(dead_code, unused_imports, reason = "most of the tests need links"))]
 mod tests;

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::{Cache, Error};
 use crate::digest::PieceHasher;
+use crate::disk;
 use crate::limits;
 use crate::piece::{Cut, PieceList};
 use crate::tree::Content;
@@ -50,12 +51,11 @@ impl Cache {
         let write = || -> io::Result<()> {
             let folder = self.0.own.join("pieces");
             fs::create_dir_all(&folder)?;
-            let mut temp = tempfile::NamedTempFile::new_in(&folder)?;
+            let mut temp = disk::private_temp(&folder)?;
             temp.write_all(header(content, &body).as_bytes())?;
             temp.write_all(&body)?;
             // The checksum finds what a power cut leaves of it, so it needs no fsync.
-            temp.persist(&path)?;
-            Ok(())
+            disk::settle(temp, &path)
         };
         write().map_err(|error| Error::at("write", &path, error))
     }

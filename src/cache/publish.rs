@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::folder::{Folder, Symlinks};
+use super::folder::{Folder, Symlinks, below};
 use super::ledger::{Line, Stamp};
 use super::view::real_len;
 use super::{Blob, Cache, Error, Held};
@@ -48,7 +48,7 @@ impl Cache {
         let place = self.place(&goal, &content, |place| take_in(&goal.folder, &sealed, place))?;
         // The sealed file itself is left over when a good blob was there already.
         for scrap in sealed.scraps.iter().chain([&sealed.path]) {
-            let _ = fs::remove_file(scrap);
+            let _ = disk::remove_file(scrap);
         }
         if let Err(error) = self.save_piece_list(&content, &sealed.pieces) {
             warn!(%error, "could not keep a piece list");
@@ -74,6 +74,9 @@ impl Cache {
         let etag = content.digest.to_string();
         let shown = goal.folder.file(goal.commit, goal.path);
         goal.folder.make_snapshot_folder(goal.commit, goal.path)?;
+        if let Some(there) = disk::other_spelling(&goal.folder.snapshot(goal.commit), &shown) {
+            return Err(Error::OneName { path: shown, there });
+        }
         let had = real_len(&shown) == Some(content.size);
         let place = match goal.folder.symlinks() {
             Symlinks::Yes => goal.folder.make(["blobs"])?.join(&etag),
@@ -89,6 +92,8 @@ impl Cache {
         if place != shown {
             show(goal, &etag, &shown)?;
         }
+        // Others believe the note that a file is missing before they look for it.
+        let _ = fs::remove_file(goal.folder.missing(goal.commit, goal.path));
         drop(lock);
         if Cut::new(content.size).count() > 1 {
             self.0.sync_names();
@@ -118,7 +123,7 @@ fn take_in(folder: &Folder<'_>, sealed: &SealedFile, place: &Path) -> Result<(),
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
             let mut file = File::open(&sealed.path).map_err(|_| changed())?;
             copy(folder, &mut file, &sealed.content, place)?;
-            fs::remove_file(&sealed.path).map_err(|error| Error::at("remove", &sealed.path, error))
+            disk::remove_file(&sealed.path).map_err(|error| Error::at("remove", &sealed.path, error))
         }
         result => result,
     }
@@ -163,12 +168,10 @@ fn copy(folder: &Folder<'_>, from: &mut File, content: &Content, place: &Path) -
 /// Puts the relative link to a blob into the snapshot.
 fn show(goal: &Goal<'_>, etag: &str, shown: &Path) -> Result<(), Error> {
     // Out of the path's folders, the commit and `snapshots`.
-    let up = "../".repeat(goal.path.parts().count() + 1);
-    let target = PathBuf::from(format!("{up}blobs/{etag}"));
-    if !fs::read_link(shown).is_ok_and(|there| there == target) {
-        goal.folder.put_symlink(shown, &target)?;
+    let up = std::iter::repeat_n("..", goal.path.parts().count() + 1);
+    let target = below(PathBuf::new(), up.chain(["blobs", etag]));
+    if fs::read_link(shown).is_ok_and(|there| there == target) {
+        return Ok(());
     }
-    // Others believe the note that a file is missing before they look for it.
-    let _ = fs::remove_file(goal.folder.no_exist(goal.commit).join(goal.path.as_str()));
-    Ok(())
+    goal.folder.put_symlink(shown, &target)
 }

@@ -16,6 +16,7 @@ use super::ledger::Line;
 use super::view::{self, Entry, Kind};
 use super::{Cache, Error, trees};
 use crate::digest::Digest;
+use crate::disk;
 use crate::names::{Commit, Repo, RepoPath, Revision};
 
 /// What was removed.
@@ -200,7 +201,7 @@ fn drop_refs(folder: &Folder<'_>, commits: &[Commit]) -> Result<(), Error> {
     let refs = folder.refs();
     for (revision, commit) in trees::read_refs(&refs) {
         if commits.contains(&commit) {
-            let path = refs.join(revision.as_str());
+            let path = folder.ref_of(&revision);
             remove_file(&path)?;
             prune(&refs, path.parent());
         }
@@ -244,15 +245,11 @@ fn prune<'a>(top: &Path, from: impl IntoIterator<Item = &'a Path>) {
 /// The bytes that come back when this name goes: none if the file has another name elsewhere.
 fn freed_by(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    #[cfg(unix)]
-    let names = std::os::unix::fs::MetadataExt::nlink(&meta);
-    #[cfg(not(unix))]
-    let names = 1;
-    if meta.is_file() && names == 1 { meta.len() } else { 0 }
+    if meta.is_file() && disk::names(path).is_ok_and(|names| names == 1) { meta.len() } else { 0 }
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
+    match disk::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at("remove", path, error)),
         _ => Ok(()),
     }

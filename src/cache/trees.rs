@@ -68,7 +68,7 @@ impl TreeEntry {
 impl Cache {
     /// What a revision meant when it was last resolved, and when that was. A commit means itself.
     pub fn ref_of(&self, repo: &Repo, revision: &Revision) -> Option<(Commit, SystemTime)> {
-        read_ref(&Folder::new(&self.0, repo).refs().join(revision.as_str()))
+        read_ref(&Folder::new(&self.0, repo).ref_of(revision))
     }
 
     /// Notes what a revision means, and when the Hub said so: peers that know something else believe
@@ -89,7 +89,7 @@ impl Cache {
         let parts: Vec<&str> = revision.as_str().split('/').collect();
         let parents = parts.iter().take(parts.len() - 1).copied();
         folder.make(std::iter::once("refs").chain(parents))?;
-        let place = folder.refs().join(revision.as_str());
+        let place = folder.ref_of(revision);
         let same = fs::read(&place).is_ok_and(|bytes| bytes == commit.as_str().as_bytes());
         if same && File::options().write(true).open(&place).is_ok_and(|file| file.set_modified(learned).is_ok()) {
             return Ok(());
@@ -137,7 +137,7 @@ impl Cache {
         folder.make(["snapshots", commit.as_str()])?;
         let parents = path.parts().count() - 1;
         folder.make([".no_exist", commit.as_str()].into_iter().chain(path.parts().take(parents)))?;
-        let place = folder.no_exist(commit).join(path.as_str());
+        let place = folder.missing(commit, path);
         match File::create_new(&place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::at("create", &place, error)),
             _ => Ok(()),

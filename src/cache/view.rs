@@ -4,6 +4,7 @@
 //! Invariant: what is shown resolved to a real file when it was looked at; links to nothing are passed
 //! over, and so are names that hffs would not write.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::folder::{Folder, first_hop};
 use super::{Cache, Held, Refs, trees};
-use crate::disk::Lookout;
+use crate::digest::Digest;
+use crate::disk::{Identity, Lookout};
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath};
 use crate::tree::{Content, Tree};
@@ -119,21 +121,30 @@ impl Cache {
         let blobs = folder.blobs();
         let mut files = Vec::new();
         for commit in commits(&folder) {
-            // Read only for a layout without links; then each file of the snapshot needs it.
-            let mut tree: Option<Tree> = None;
+            // Asked only in a layout without links; then each file of the snapshot needs it.
+            let says = LazyCell::new(|| self.says(repo, &commit));
             for entry in entries(&folder, &commit) {
                 let Some(size) = real_len(&entry.at) else { continue };
                 let etag = match entry.kind {
                     Kind::Link => entry.blob(&blobs),
-                    Kind::File => tree
-                        .get_or_insert_with(|| self.read_tree(repo, &commit).unwrap_or_default())
-                        .get(&entry.path)
-                        .map(|content| content.digest.to_string()),
+                    Kind::File => says(&entry.path).map(|digest| digest.to_string()),
                 };
                 files.push(FileView { path: entry.path, commit: commit.clone(), etag, size, local_path: entry.at });
             }
         }
         files
+    }
+
+    /// What the files of a commit are, where no link tells it: the commit's tree knows, and of what hffs
+    /// added itself so does the ledger.
+    pub(super) fn says(&self, repo: &Repo, commit: &Commit) -> impl Fn(&RepoPath) -> Option<Digest> + use<> {
+        let tree = self.read_tree(repo, commit).unwrap_or_default();
+        let added = self.0.ledger.added(repo);
+        let commit = commit.clone();
+        move |path| {
+            let listed = tree.get(path).map(|content| content.digest);
+            listed.or_else(|| added.get(&(commit.clone(), path.clone())).copied())
+        }
     }
 
     /// Which of these files of a commit are here, in their order: the absolute paths in the snapshot.
@@ -170,14 +181,6 @@ pub(super) fn real_len(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().filter(Metadata::is_file).map(|meta| meta.len())
 }
 
-/// What is the same for two names of one file.
-#[derive(PartialEq, Eq, Hash)]
-enum Identity {
-    Numbers((u64, u64)),
-    /// Where there are no numbers, the link has to be read.
-    Place(PathBuf),
-}
-
 /// Looks at the files of snapshots: what each is, and how large, beside the number of its snapshot's repo.
 fn look_at(snapshots: &[(usize, PathBuf)]) -> Vec<(usize, Identity, u64)> {
     let listed =
@@ -189,8 +192,7 @@ fn look_at(snapshots: &[(usize, PathBuf)]) -> Vec<(usize, Identity, u64)> {
     let seen = on_all_cores(&parts, |(of, lookout, entries)| {
         let one = |entry: &Entry| {
             let file = lookout.file(entry.path.as_str())?;
-            let identity = file.id.map_or_else(|| Identity::Place(entry.hop()), Identity::Numbers);
-            Some((*of, identity, file.len))
+            Some((*of, file.id, file.len))
         };
         entries.iter().filter_map(one).collect::<Vec<_>>()
     });

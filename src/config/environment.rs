@@ -58,7 +58,10 @@ impl Environment {
             .chain(&WORDS)
             .filter(|name| std::env::var_os(name).is_some_and(|value| value.to_str().is_none()));
         let unreadable = unreadable.map(|name| (*name).to_owned()).collect();
-        let home_dir = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
+        // Python asks Windows for the variable and not for the folder, and its files are what we look for.
+        let profile = std::env::var_os("USERPROFILE").filter(|profile| cfg!(windows) && !profile.is_empty());
+        let home_dir =
+            profile.map(PathBuf::from).or_else(|| directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned()));
         let config_dir = directories::ProjectDirs::from("", "", "hffs").map(|dirs| dirs.config_dir().to_owned());
         Self { unreadable, config_dir, ..Self::read(home_dir, |name| std::env::var(name).ok()) }
     }

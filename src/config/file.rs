@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use crate::disk;
 use crate::limits;
 use crate::names::clean;
 
@@ -45,12 +46,10 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    let mut file = disk::private_temp(dir).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    // Without this the new name may be lost with the power; where directories cannot be synced, it may.
-    #[cfg(unix)]
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    Ok(())
+    disk::settle(file, path).map_err(failed)?;
+    // Without this the new name may be lost with the power.
+    disk::sync_folder(dir).map_err(failed)
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Environment, Error, file};
 use crate::digest::short_name;
+use crate::disk;
 use crate::limits;
 
 /// Who chose the work directory.
@@ -62,7 +63,7 @@ impl Home {
         match fs::metadata(&root) {
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(Error::NotADirectory { path: root, origin }),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory || is_below_a_file(&root) => {
                 return Err(Error::NotADirectory { path: root, origin });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -89,12 +90,11 @@ impl Home {
         let failed = |source| Error::NotWritable { path: self.root.clone(), source };
         fs::create_dir_all(&own).map_err(failed)?;
         // The identity key and the names of private repos are in there.
-        #[cfg(unix)]
-        fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)?;
+        disk::close_folder(&own).map_err(failed)?;
         fs::create_dir_all(&self.hub_cache)
             .map_err(|source| Error::NotWritable { path: self.hub_cache.clone(), source })?;
         // Rights on paper are not enough: file systems are mounted read-only, full, or over quota.
-        let mut probe = tempfile::NamedTempFile::new_in(&own).map_err(failed)?;
+        let mut probe = disk::private_temp(&own).map_err(failed)?;
         probe.write_all(&[0; 1]).map_err(failed)
     }
 
@@ -148,6 +148,11 @@ impl Home {
         self.own().join("daemon.lock")
     }
 
+    /// The file that says which process the running daemon is, where the socket cannot tell whose it is.
+    pub fn pid_file(&self) -> PathBuf {
+        self.own().join("daemon.pid")
+    }
+
     /// Every file and folder that hffs makes beside the models; some may not be there.
     pub fn state_files(&self) -> Vec<PathBuf> {
         let own = self.own();
@@ -161,6 +166,7 @@ impl Home {
             self.unfinished(),
             self.log_file(),
             self.lock_file(),
+            self.pid_file(),
         ];
         // It may lie elsewhere, and a pipe is no file.
         let socket = (!cfg!(windows)).then(|| self.control_socket());
@@ -239,6 +245,12 @@ impl Home {
             Err(source) => Err(Error::Write { path, source }),
         }
     }
+}
+
+/// Whether a path goes on where a file stands. Not every system tells that from a path that leads nowhere.
+fn is_below_a_file(path: &Path) -> bool {
+    let nearest = path.ancestors().skip(1).find_map(|above| fs::metadata(above).ok());
+    nearest.is_some_and(|meta| !meta.is_dir())
 }
 
 /// Where `huggingface_hub` keeps everything (`constants.py`, `HF_HOME`).

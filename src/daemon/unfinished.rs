@@ -16,6 +16,7 @@ use tracing::warn;
 use crate::config::Wishes;
 use crate::control::AddRequest;
 use crate::digest::short_name;
+use crate::disk;
 use crate::limits;
 use crate::names::{Repo, RepoPath, Revision};
 use crate::pace::Rate;
@@ -90,10 +91,10 @@ impl Folder {
         if std::fs::read_dir(&self.path)?.count() >= limits::ADDS_MAX && !path.exists() {
             return Err(io::Error::other(format!("there are {} unfinished ones", limits::ADDS_MAX)));
         }
-        let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+        let mut file = disk::private_temp(&self.path)?;
         io::Write::write_all(&mut file, &text)?;
         file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
+        disk::settle(file, &path)?;
         users.entry(path.clone()).or_default().commands += 1;
         Ok(path)
     }
@@ -153,7 +154,7 @@ impl Folder {
 }
 
 fn forget(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
+    if let Err(error) = disk::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         warn!(path = %path.display(), %error, "could not forget a finished add");

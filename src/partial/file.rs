@@ -5,7 +5,7 @@
 //! written to again before it is forgotten.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -360,7 +360,7 @@ impl Partial {
         // The journal goes first: bytes without a journal are swept away, a journal alone is too.
         let journal = self.marks().journal.take();
         for path in journal.iter().map(Journal::path).chain([self.path.as_path()]) {
-            match fs::remove_file(path) {
+            match disk::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("remove", path, error, 0));
                 }

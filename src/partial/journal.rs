@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::digest::PieceHash;
+use crate::disk;
 use crate::limits;
 use crate::names;
 use crate::tree::Content;
@@ -55,7 +56,7 @@ impl Journal {
         let _ = fs::remove_file(&fresh);
         let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
         file.write_all(text.as_bytes())?;
-        fs::rename(&fresh, path)?;
+        disk::rename(&fresh, path)?;
         Ok(Self { path: path.to_owned(), file, torn: false })
     }
 

@@ -374,11 +374,7 @@ fn rehash(file: &File, cut: Cut, account: Account, path: &Path) -> Vec<(u32, jou
 /// its own must not be written to, for it may be published already.
 fn is_ours_alone(path: &Path, size: u64) -> bool {
     let Ok(meta) = fs::symlink_metadata(path) else { return false };
-    #[cfg(unix)]
-    let names = std::os::unix::fs::MetadataExt::nlink(&meta);
-    #[cfg(not(unix))]
-    let names = 1;
-    meta.is_file() && meta.len() == size && names == 1
+    meta.is_file() && meta.len() == size && disk::names(path).is_ok_and(|names| names == 1)
 }
 
 fn make_folders(root: &Path, parts: &[&str]) -> Result<PathBuf, Error> {
@@ -390,7 +386,7 @@ fn make_folders(root: &Path, parts: &[&str]) -> Result<PathBuf, Error> {
 
 /// Removes a file that is of no use. One that stays does no harm: nothing of it is believed.
 fn sweep(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
+    if let Err(error) = disk::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         warn!(path = %path.display(), %error, "could not remove a useless file");
@@ -398,5 +394,4 @@ fn sweep(path: &Path) {
 }
 
 #[cfg(test)]
-#[cfg(unix)]
 mod tests;

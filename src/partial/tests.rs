@@ -231,7 +231,9 @@ fn pieces_whose_bytes_are_not_those_of_the_journal_are_not_believed() {
 
 #[test]
 fn a_file_of_another_size_or_with_a_second_name_is_begun_anew() {
-    for spoil in ["shorter", "longer", "linked", "symlink", "gone"] {
+    // Not every user of Windows may make a symlink.
+    let spoils = ["shorter", "longer", "linked", "gone", "symlink"];
+    for spoil in spoils.into_iter().take(if cfg!(windows) { 4 } else { 5 }) {
         let scene = scene(2 * MIB as usize);
         let partial = scene.open().claim(&repo("a"), &scene.content).unwrap();
         scene.bring(&partial, 0);
@@ -244,7 +246,7 @@ fn a_file_of_another_size_or_with_a_second_name_is_begun_anew() {
             "linked" => fs::hard_link(&data, &other).unwrap(),
             "symlink" => {
                 fs::rename(&data, &other).unwrap();
-                std::os::unix::fs::symlink(&other, &data).unwrap();
+                disk::symlink(&other, &data).unwrap();
             }
             _ => fs::remove_file(&data).unwrap(),
         }
@@ -388,13 +390,14 @@ fn a_repos_unfinished_files_are_discarded_unless_somebody_writes_them() {
     assert!(!scene.hub.path().join(repo("a").folder()).exists());
 }
 
+#[cfg(unix)]
 #[test]
 fn nothing_is_written_through_a_symlink_in_place_of_a_folder() {
     let scene = scene(2 * MIB as usize);
     let outside = tempfile::tempdir().unwrap();
     let folder = scene.hub.path().join(repo("a").folder());
     fs::create_dir(&folder).unwrap();
-    std::os::unix::fs::symlink(outside.path(), folder.join(FOLDER)).unwrap();
+    disk::symlink(outside.path(), &folder.join(FOLDER)).unwrap();
     let error = scene.open().claim(&repo("a"), &scene.content).unwrap_err();
     assert!(matches!(error, Error::InTheWay { path } if path == folder.join(FOLDER)));
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);

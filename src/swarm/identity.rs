@@ -12,6 +12,7 @@ use std::path::Path;
 use libp2p::identity::Keypair;
 
 use super::Error;
+use crate::disk;
 use crate::names::PeerId;
 
 /// Bytes of a key file that are read at most; an ed25519 key takes 68.
@@ -72,7 +73,7 @@ impl Identity {
 
     fn read(path: &Path, file: File) -> Result<Self, Error> {
         let failed = |source| Error::IdentityFile { path: path.to_owned(), source };
-        if is_open_to_others(&file).map_err(failed)? {
+        if disk::is_open_to_others(&file).map_err(failed)? {
             return Err(Error::IdentityOpen { path: path.to_owned() });
         }
         let mut bytes = Vec::new();
@@ -89,7 +90,7 @@ impl Identity {
         fs::create_dir_all(folder)?;
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         let _ = fs::remove_file(&fresh);
-        let written = owner_only(OpenOptions::new().write(true).create_new(true))
+        let written = disk::owner_only(OpenOptions::new().write(true).create_new(true))
             .open(&fresh)
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
             .and_then(|()| match fs::hard_link(&fresh, path) {
@@ -100,40 +101,8 @@ impl Identity {
             });
         let _ = fs::remove_file(&fresh);
         written?;
-        sync_folder(folder)
+        disk::sync_folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
     }
-}
-
-#[cfg(unix)]
-fn owner_only(options: &mut OpenOptions) -> &mut OpenOptions {
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600)
-}
-
-#[cfg(not(unix))]
-fn owner_only(options: &mut OpenOptions) -> &mut OpenOptions {
-    options
-}
-
-#[cfg(unix)]
-fn is_open_to_others(file: &File) -> io::Result<bool> {
-    Ok(std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o077 != 0)
-}
-
-/// Elsewhere a file in the user's own folders is private by inheritance.
-#[cfg(not(unix))]
-fn is_open_to_others(_: &File) -> io::Result<bool> {
-    Ok(false)
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -157,7 +126,11 @@ mod tests {
         let whole = Identity::generate().key.to_protobuf_encoding().unwrap();
         for damage in [&b""[..], b"hello", &whole[..20]] {
             let _ = fs::remove_file(&path);
-            owner_only(OpenOptions::new().write(true).create_new(true)).open(&path).unwrap().write_all(damage).unwrap();
+            disk::owner_only(OpenOptions::new().write(true).create_new(true))
+                .open(&path)
+                .unwrap()
+                .write_all(damage)
+                .unwrap();
             let error = Identity::load_or_create(&path).unwrap_err();
             assert!(matches!(&error, Error::IdentityCorrupt { path: named } if *named == path), "{error:?}");
             assert!(error.hint().is_some());

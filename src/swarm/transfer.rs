@@ -9,7 +9,6 @@
 //! the peer. That is wanted: a reader that runs ahead of its disk fills memory and gains nothing.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use tokio::time::timeout;
 use super::block::{Block, step};
 use super::frame::{self, Unread};
 use super::{Body, Error, Refusal, Sink, Verdict};
+use crate::disk;
 use crate::limits;
 use crate::pace::Toll;
 use crate::wire::{self, PieceHeader, PieceRequest};
@@ -134,7 +134,7 @@ async fn give(io: &mut (impl AsyncWrite + Unpin + Send), body: &Body, toll: &Tol
         let offset = body.offset + given;
         let most = toll.portion(step(offset, body.len - given));
         let Some(place) = block.bytes_mut().get_mut(..most) else { break };
-        let len = read_at(&body.file, place, offset)?;
+        let len = disk::read_at(&body.file, place, offset)?;
         if len == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file that is being sent became shorter"));
         }
@@ -154,16 +154,6 @@ async fn write(io: &mut (impl AsyncWrite + Unpin + Send), mut bytes: &[u8]) -> i
         bytes = bytes.get(len..).filter(|_| len > 0).ok_or(io::ErrorKind::WriteZero)?;
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, into, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, into, offset)
 }
 
 /// Reads what was wanted from the stream and gives it to the sink.

@@ -16,7 +16,7 @@ fn nothing_is_removed_through_symlinks_below_the_cache() {
         );
         let moved = outside.path().join("moved");
         fs::rename(&at, &moved).unwrap();
-        std::os::unix::fs::symlink(&moved, &at).unwrap();
+        disk::symlink(&moved, &at).unwrap();
         let before = everything(&moved);
         let _ = scene.cache.remove(&repo("a"), None, None);
         assert_eq!(everything(&moved), before, "{spoiled}");
@@ -33,7 +33,8 @@ fn repos_and_files_are_listed_with_every_byte_counted_once() {
     scene.cache.write_ref(&repo("a"), &rev("main"), &commit('d'), SystemTime::now()).unwrap();
     fs::create_dir_all(scene.folder("b").join(".hffs")).unwrap();
     fs::create_dir_all(scene.hub("kernels--x--y/snapshots")).unwrap();
-    std::os::unix::fs::symlink("nowhere", scene.folder("a").join(format!("snapshots/{}/gone", commit('c')))).unwrap();
+    let gone = scene.folder("a").join(format!("snapshots/{}/gone", commit('c')));
+    disk::symlink(Path::new("nowhere"), &gone).unwrap();
     let repos = scene.cache.repos();
     let view = RepoView {
         repo: repo("a"),
