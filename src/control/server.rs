@@ -92,7 +92,7 @@ impl Server {
             Err(Error::Foreign { path }) => return Err(Error::Foreign { path }),
             Err(_) => {}
         }
-        let listener = socket::listen(&home.control_socket())?;
+        let listener = socket::listen(home)?;
         // One that waits is enough: the daemon takes calls as fast as they come.
         let (called, calls) = mpsc::channel(1);
         let places = Arc::new(Semaphore::new(limits::CALLS_MAX));
