@@ -112,21 +112,13 @@ fn stay(start: &Start, home: Home, environment: Environment, printer: Printer) -
         .build()?;
     runtime.block_on(async {
         if start.detached {
-            outlive_terminal();
+            detach::outlive_terminal();
         }
         daemon::run(home, settings, environment, port, ready).await
     })?;
     // Whatever still blocks in a thread, say on a dead network file system, must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::ZERO);
     Ok(Exit::Done)
-}
-
-/// Lets the closing of the terminal that a daemon was started from pass by.
-fn outlive_terminal() {
-    #[cfg(unix)]
-    if let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
-        tokio::spawn(async move { while hangups.recv().await.is_some() {} });
-    }
 }
 
 /// Stops the daemon, and returns when it has ended.
@@ -143,7 +135,7 @@ pub(super) async fn end(home: &Home) -> anyhow::Result<docs::Stopped> {
     let stopped: docs::Stopped = Client::connect(home).await?.ask(&Request::Stop).await?;
     if control::wait_for_end(home, limits::SHUTDOWN + limits::ANSWER_WAIT).await.is_err() {
         let message = format!("the daemon (pid {}) was told to stop and still runs", stopped.pid);
-        return Err(Wrong::new(message).hint(format!("kill -9 {}", stopped.pid)).into());
+        return Err(Wrong::new(message).hint(detach::how_to_kill(stopped.pid)).into());
     }
     Ok(stopped)
 }

@@ -3,6 +3,10 @@
 //! Knows processes, their standard streams and their environment. Does not know what the daemon does.
 //! Invariant: whoever called the command and waits for its output never waits for the daemon's.
 
+#[cfg_attr(unix, path = "detach/unix.rs")]
+#[cfg_attr(windows, path = "detach/windows.rs")]
+mod system;
+
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -38,19 +42,21 @@ fn missing_tuning() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Starts this program once more, in this process, with the allocator's settings in its environment.
 /// Returns when they are there already, and where it cannot be done: it is only about speed.
 pub(super) fn tune_this_process() {
-    #[cfg(unix)]
     if missing_tuning().next().is_some()
-        && let Ok(program) = std::env::current_exe()
+        && let Some(error) = system::become_again(missing_tuning())
     {
-        use std::os::unix::process::CommandExt;
-        let mut args = std::env::args_os();
-        let mut again = Command::new(program);
-        if let Some(name) = args.next() {
-            again.arg0(name);
-        }
-        let error = again.args(args).envs(missing_tuning()).exec();
         super::printer::tell(&format!("warning: could not tune the memory allocator: {error}"));
     }
+}
+
+/// Lets the closing of the terminal that a daemon was started from pass by.
+pub(super) fn outlive_terminal() {
+    system::outlive_terminal();
+}
+
+/// The command line that ends a process that does not end by itself.
+pub(super) fn how_to_kill(pid: u32) -> String {
+    format!("{} {pid}", system::KILL)
 }
 
 /// Starts the daemon in the background with these arguments, and waits until it says that it is ready.
@@ -59,12 +65,7 @@ pub(super) fn start(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<
     let mut command = Command::new(std::env::current_exe()?);
     command.args(args).envs(missing_tuning());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C in this terminal is for what runs in it, and the daemon does not.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    #[cfg(windows)]
-    std::os::windows::process::CommandExt::creation_flags(&mut command, DETACHED_PROCESS);
-    let mut child = command.spawn()?;
+    let mut child = system::spawn_apart(&mut command)?;
     match first_word(&mut child) {
         Ok(Some(status)) => Ok(Ok(status)),
         Ok(None) => {
@@ -87,10 +88,6 @@ pub(super) fn start(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<
         }
     }
 }
-
-/// <https://learn.microsoft.com/windows/win32/procthread/process-creation-flags>
-#[cfg(windows)]
-const DETACHED_PROCESS: u32 = 0x8;
 
 /// The daemon's status, when it gets ready, or `None` when it ends without that.
 fn first_word(child: &mut Child) -> Result<Option<docs::Status>, RecvTimeoutError> {

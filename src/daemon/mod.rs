@@ -7,6 +7,9 @@
 mod adds;
 mod answers;
 mod error;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
 mod unfinished;
 
 use std::sync::Arc;
@@ -134,22 +137,10 @@ async fn serve(rooms: &Arc<Rooms>, server: &mut Server, tasks: &mut JoinSet<()>)
 
 /// Waits for Ctrl-C, or for the system to end us.
 async fn interruption() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
-                return;
-            }
-            Err(error) => warn!(%error, "SIGTERM cannot be heard"),
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        () = system::told_to_end() => {}
+        else => std::future::pending().await,
     }
 }
 
