@@ -11,6 +11,10 @@ mod home;
 mod limit;
 mod peers;
 mod settings;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
+mod system_proxy;
 
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +25,7 @@ pub use home::{Home, Origin};
 pub use limit::{change_limits, remove_limits};
 pub use peers::{SavedPeer, read_peers, write_peers};
 pub use settings::Settings;
+pub use system_proxy::system_proxies;
 
 /// The port that daemons listen on unless they are told otherwise.
 pub const DEFAULT_PORT: u16 = crate::limits::PORT_DEFAULT;

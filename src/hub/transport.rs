@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::health::{Purpose, Route};
 use super::{Error, Failure, address};
-use crate::config::{Proxies, Token};
+use crate::config::{Proxies, Token, system_proxies};
 use crate::limits;
 use crate::names::clean;
 
@@ -99,8 +99,11 @@ impl Transport {
         self.patience
     }
 
-    /// The client for a set of proxies; it is built when it is first needed.
+    /// The client for a set of proxies, or for the system's own where none is named; it is built when it
+    /// is first needed.
     pub(super) fn client(&self, proxies: &Proxies) -> Result<Client, Error> {
+        let systems = (*proxies == Proxies::default()).then(system_proxies);
+        let proxies = systems.as_ref().unwrap_or(proxies);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let known = clients.iter().position(|(known, _)| known == proxies);
         let entry = match known {
