@@ -27,20 +27,23 @@
 //! | | [`tree`] | what a commit holds, path by path | |
 //! | | [`sealed`] | a whole, verified file on its way from `partial` to `cache` | |
 //! | | [`pace`] | how fast bytes may flow, and the wait for it | |
-//! | | [`disk`] | the few things that files need and the standard library lacks | fs4, rustix |
+//! | | [`disk`] | the few things that files need and the standard library lacks | fs4, rustix, winapi-util |
 //! | rules | [`plan`] | which piece from which source next | |
 //! | | [`trust`] | what we know of each peer | |
 //! | | [`wire`] | peer messages ⇄ bytes | cbor4ii |
-//! | | [`config`] | work directory, settings, environment | directories, toml, toml_edit |
+//! | | [`config`] | work directory, settings, environment | directories, toml, toml_edit, windows-registry |
 //! | doors | [`hub`] | the Hub and its mirrors; the only room that sees the token | reqwest, rustls |
 //! | | [`swarm`] | the network of peers | libp2p, yamux, snow, x25519_dalek, prost, socket2 |
-//! | | [`control`] | command line ⇄ daemon | interprocess |
+//! | | [`control`] | command line ⇄ daemon | interprocess, widestring |
 //! | state | [`cache`] | the Hugging Face cache on disk, and what hffs itself put there | |
 //! | | [`partial`] | an unfinished file: claim, write, resume, seal | |
 //! | verbs | [`fetch`] | bring files here | |
 //! | | [`share`] | say what we hold, and serve it | |
 //! | process | [`daemon`] | the composition root | |
-//! | face | [`cli`] | the command tree, tables, progress | clap, indicatif, comfy-table |
+//! | face | [`cli`] | the command tree, tables, progress | clap, indicatif, comfy-table, filedescriptor |
+//!
+//! What only one kind of system has stands in a file named `unix.rs` or `windows.rs` below the room that
+//! needs it, and its twin offers the same: the rooms themselves are the same everywhere.
 //!
 //! # What is never so
 //!

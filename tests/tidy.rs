@@ -26,6 +26,21 @@ const KEPT: [&str; 6] = [
     "on_connection_handler_event",
 ];
 
+/// The kinds of systems as paths and conditions name them.
+const SYSTEMS: [&str; 3] = ["unix", "windows", "linux"];
+
+/// Crates and types that only one kind of system has.
+const ONE_SYSTEM: [(&str, &str); 8] = [
+    ("unix", "rustix"),
+    ("unix", "libc"),
+    ("unix", "UnixStream"),
+    ("unix", "UnixListener"),
+    ("windows", "winapi_util"),
+    ("windows", "windows_registry"),
+    ("windows", "filedescriptor"),
+    ("windows", "widestring"),
+];
+
 #[test]
 fn every_room_stands_in_the_table_of_lib_rs_and_nothing_else_does() {
     let on_disk: BTreeSet<String> = sources().iter().filter_map(|source| source.room()).collect();
@@ -68,10 +83,43 @@ fn a_third_party_crate_is_named_behind_its_door_only() {
 }
 
 #[test]
+fn what_one_kind_of_system_has_stands_in_a_file_of_its_name() {
+    none(sources().iter().filter(|source| !source.is_test()).flat_map(|source| {
+        let file = source.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        let shipped = source.shipped_lines();
+        let found = source.words().filter(|word| word.line <= shipped && !word.is_of(&file)).filter(|word| {
+            let system = word.inside_path && matches!(word.before, "os" | "signal") && SYSTEMS.contains(&word.text);
+            // `cfg!` leaves both ways to the compiler, and `cfg_attr` only chooses a file.
+            let gate = SYSTEMS.contains(&word.text) && source.line(word.line).contains("#[cfg(");
+            system || gate || ONE_SYSTEM.iter().any(|(_, name)| *name == word.text)
+        });
+        found
+            .map(|word| source.says(word.line, &format!("`{}` is of one kind of system", word.text)))
+            .collect::<Vec<_>>()
+    }));
+}
+
+#[test]
+fn what_one_kind_of_system_has_the_other_has_too() {
+    let sources = sources();
+    let [unix, windows] = ["unix.rs", "windows.rs"]
+        .map(|name| sources.iter().filter(|source| source.path.ends_with(name)).collect::<Vec<_>>());
+    assert!(!unix.is_empty() && unix.len() == windows.len());
+    none(unix.into_iter().filter_map(|unix| {
+        let Some(windows) = windows.iter().find(|source| source.path == unix.path.with_file_name("windows.rs")) else {
+            return Some(unix.says(1, "has no twin"));
+        };
+        let (here, there) = (unix.offers(), windows.offers());
+        let apart: Vec<&String> = here.symmetric_difference(&there).collect();
+        (!apart.is_empty()).then(|| unix.says(1, &format!("its twin differs in {apart:?}")))
+    }));
+}
+
+#[test]
 fn the_token_is_revealed_in_the_hub_room_only() {
     none(sources().iter().filter(|source| source.room().as_deref() != Some("hub")).flat_map(|source| {
         // A room's own tests may look whether a token came through.
-        let shipped = source.code.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
+        let shipped = source.shipped_lines();
         let uses = source.words().filter(|word| word.text == "reveal" && word.before != "fn" && word.line <= shipped);
         uses.map(|word| source.says(word.line, "`reveal` outside `hub`")).collect::<Vec<_>>()
     }));
@@ -192,6 +240,15 @@ impl Word<'_> {
     fn is_path_start(&self) -> bool {
         !self.inside_path && (self.after.starts_with("::") || self.before == "use")
     }
+
+    /// Whether it belongs into a file of this name: `unix` has what Linux has too.
+    fn is_of(&self, file: &str) -> bool {
+        let crates_system = ONE_SYSTEM.iter().find(|(_, name)| *name == self.text).map(|(system, _)| *system);
+        match crates_system.unwrap_or(self.text) {
+            "linux" => file == "unix",
+            system => file == system,
+        }
+    }
 }
 
 impl Source {
@@ -205,6 +262,30 @@ impl Source {
         let below = self.path.strip_prefix("src").ok()?.components().next()?;
         let name = below.as_os_str().to_str()?.trim_end_matches(".rs").to_owned();
         (!matches!(name.as_str(), "lib" | "main")).then_some(name)
+    }
+
+    /// How many lines come before the file's own tests.
+    fn shipped_lines(&self) -> usize {
+        self.code.split("#[cfg(test)]").next().unwrap_or_default().lines().count()
+    }
+
+    /// Whether it is a file of tests and nothing else.
+    fn is_test(&self) -> bool {
+        self.path.components().any(|part| part.as_os_str().to_str().is_some_and(|part| part.starts_with("tests")))
+    }
+
+    fn line(&self, number: usize) -> &str {
+        self.code.lines().nth(number - 1).unwrap_or_default()
+    }
+
+    /// The names of what the room around a file gets from it.
+    fn offers(&self) -> BTreeSet<String> {
+        let shipped = self.shipped_lines();
+        let defines = ["fn", "struct", "enum", "type", "const"];
+        let offered = self.words().filter(|word| {
+            word.line <= shipped && defines.contains(&word.before) && self.line(word.line).starts_with("pub")
+        });
+        offered.map(|word| word.text.to_owned()).collect()
     }
 
     fn words(&self) -> impl Iterator<Item = Word<'_>> {
