@@ -27,11 +27,12 @@ const KEPT: [&str; 6] = [
 ];
 
 /// The kinds of systems as paths and conditions name them.
-const SYSTEMS: [&str; 3] = ["unix", "windows", "linux"];
+const SYSTEMS: [&str; 4] = ["unix", "windows", "linux", "target_os"];
 
 /// Crates and types that only one kind of system has.
-const ONE_SYSTEM: [(&str, &str); 8] = [
+const ONE_SYSTEM: [(&str, &str); 9] = [
     ("unix", "rustix"),
+    ("unix", "socket2"),
     ("unix", "libc"),
     ("unix", "UnixStream"),
     ("unix", "UnixListener"),
@@ -246,6 +247,8 @@ impl Word<'_> {
         let crates_system = ONE_SYSTEM.iter().find(|(_, name)| *name == self.text).map(|(system, _)| *system);
         match crates_system.unwrap_or(self.text) {
             "linux" => file == "unix",
+            // The name of the system is a text, and texts are not seen here.
+            "target_os" => matches!(file, "unix" | "windows"),
             system => file == system,
         }
     }

@@ -16,27 +16,8 @@ use super::exit::{Exit, Wrong};
 use crate::control::docs;
 use crate::limits;
 
-/// What glibc's allocator is told at the start of a daemon, where the user has not told it otherwise.
-///
-/// yamux and noise allocate a buffer for each frame. As glibc comes, it gives the larger ones back to the
-/// system at once and faults them in again for the next frame: a hundred thousand page faults for each
-/// GiB, a third of all CPU time of a transfer. With these it keeps them. The last one makes `memcpy`
-/// avoid `rep movsb`, which on some processors is half as fast for buffers that do not begin at a page.
-/// All of it is read before `main`, so it can only come from the environment.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const TUNING: &[(&str, &str)] = &[
-    ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
-    ("MALLOC_TRIM_THRESHOLD_", "1073741824"),
-    ("MALLOC_TOP_PAD_", "67108864"),
-    ("MALLOC_ARENA_MAX", "2"),
-    #[cfg(target_arch = "x86_64")]
-    ("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1073741824"),
-];
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-const TUNING: &[(&str, &str)] = &[];
-
 fn missing_tuning() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TUNING.iter().copied().filter(|(name, _)| std::env::var_os(name).is_none())
+    system::TUNING.iter().copied().filter(|(name, _)| std::env::var_os(name).is_none())
 }
 
 /// Starts this program once more, in this process, with the allocator's settings in its environment.

@@ -23,6 +23,9 @@ mod noise;
 mod query;
 mod requests;
 mod serving;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
 mod task;
 #[cfg(test)]
 mod tests;

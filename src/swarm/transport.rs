@@ -11,10 +11,10 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::tcp::tokio::TcpStream;
 
 use super::muxer::Yamux;
 use super::noise::Noise;
+use super::system;
 use crate::limits;
 
 /// The transport of all connections. Fails only when the key cannot be used for noise.
@@ -22,21 +22,11 @@ pub(super) fn build(key: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>
     let noise = Noise::new(key)?;
     let tcp = libp2p::tcp::tokio::Transport::new(libp2p::tcp::Config::default());
     let transport = tcp
-        .map(|stream, _| short_queue(stream))
+        .map(|stream, _| system::short_queue(stream))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(Yamux)
         .timeout(limits::CONNECT)
         .boxed();
     Ok(transport)
-}
-
-/// Keeps short what of a connection's bytes waits in the kernel for a slow line: a small answer goes behind all
-/// of it, and the kernel would let some megabytes wait, which are seconds.
-fn short_queue(stream: TcpStream) -> TcpStream {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(limits::UNSENT_BYTES) {
-        tracing::debug!(%error, "small answers may wait behind large ones");
-    }
-    stream
 }

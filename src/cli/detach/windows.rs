@@ -18,6 +18,9 @@ const CREATE_BREAKAWAY_FROM_JOB: u32 = 0x0100_0000;
 /// What ends a process whose id follows.
 pub(super) const KILL: &str = "taskkill /F /PID";
 
+/// What the allocator is told at the start of a daemon: the one of Windows listens to nobody.
+pub(super) const TUNING: &[(&str, &str)] = &[];
+
 /// Starts a command apart from this console.
 ///
 /// A remote log-in and some terminals end all of a job when they end; where a job lets nobody out, the
