@@ -14,6 +14,7 @@
 #[cfg_attr(windows, path = "disk/windows.rs")]
 mod system;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ use tempfile::{Builder, NamedTempFile};
 use crate::limits;
 
 pub use system::{
-    Identity, Lookout, close_folder, identity, is_held, is_open_to_others, is_same, names, number, owner_only,
-    patiently, read_at, remove_file, rename, symlink, sync_folder, write_at,
+    Identity, Lookout, REFUSED_IN_NAMES, close_folder, identity, is_held, is_open_to_others, is_same, names, number,
+    owner_only, patiently, read_at, remove_file, rename, symlink, sync_folder, write_at,
 };
 
 /// Memory for reading and writing files, beginning at a page.
@@ -116,6 +117,13 @@ pub fn reserve(file: &File, folder: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// What large and small letters are to a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters {
+    Different,
+    Alike,
+}
+
 /// A file that a name leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -188,22 +196,33 @@ pub fn settle<R>(temp: NamedTempFile<R>, place: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The name that stands in for the last part of `path` on a system that does not tell large letters
-/// from small ones, when it is written otherwise. `base` is a folder above it, and taken as it is.
-pub fn other_spelling(base: &Path, path: &Path) -> Option<PathBuf> {
-    if fs::symlink_metadata(path).is_err() {
-        return None;
+/// What large and small letters are in the folder of a file with a name in large ones.
+pub fn letters(large: &Path) -> Letters {
+    let small = large.file_name().map(|name| large.with_file_name(name.to_string_lossy().to_lowercase()));
+    match small.is_some_and(|small| is_same_name(large, &small)) {
+        true => Letters::Alike,
+        false => Letters::Different,
     }
+}
+
+fn is_same_name(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| identity(path, &meta));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+/// The name that a part of `path` is taken for, where large and small letters are alike and it is written otherwise.
+/// `base` is a folder above it, and taken as it is.
+pub fn other_spelling(base: &Path, path: &Path) -> Option<PathBuf> {
     let mut folder = base.to_owned();
     for part in path.strip_prefix(base).ok()?.iter() {
-        let names: Vec<_> = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.file_name()).collect();
-        if !names.iter().any(|name| name == part) {
-            let alike = |name: &&std::ffi::OsString| {
-                name.to_string_lossy().to_lowercase() == part.to_string_lossy().to_lowercase()
-            };
-            return names.iter().find(alike).map(|name| folder.join(name));
+        let names = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.file_name());
+        let alike = |name: &OsString| name.to_string_lossy().to_lowercase() == part.to_string_lossy().to_lowercase();
+        // A name that is taken for another cannot stand beside it.
+        match names.into_iter().find(alike) {
+            Some(name) if name != part => return Some(folder.join(name)),
+            Some(_) => folder.push(part),
+            None => return None,
         }
-        folder.push(part);
     }
     None
 }
@@ -316,16 +335,31 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_only_its_letters_tell_from_another_is_noticed_where_they_do_not() {
+    fn a_name_that_only_its_letters_tell_from_another_is_noticed() {
         let base = tempfile::tempdir().unwrap();
         fs::create_dir(base.path().join("Sub")).unwrap();
         fs::write(base.path().join("Sub/File"), "x").unwrap();
         let spelt = |name: &str| other_spelling(base.path(), &base.path().join(name));
-        assert_eq!(spelt("Sub/File"), None);
-        assert_eq!(spelt("Sub/other"), None);
-        let tells_them_apart = !base.path().join("sub").exists();
-        assert_eq!(spelt("Sub/file"), (!tells_them_apart).then(|| base.path().join("Sub/File")));
-        assert_eq!(spelt("sub/File"), (!tells_them_apart).then(|| base.path().join("Sub")));
+        for fine in ["Sub/File", "Sub/other", "Other/File", "other"] {
+            assert_eq!(spelt(fine), None);
+        }
+        assert_eq!(spelt("Sub/file"), Some(base.path().join("Sub").join("File")));
+        assert_eq!(spelt("sub/File"), Some(base.path().join("Sub")));
+        assert_eq!(spelt("sub/other"), Some(base.path().join("Sub")));
+    }
+
+    #[test]
+    fn what_letters_are_is_seen_on_a_file() {
+        let base = tempfile::tempdir().unwrap();
+        let large = base.path().join("LARGE.TXT");
+        fs::write(&large, "").unwrap();
+        let alike = base.path().join("large.txt").exists();
+        assert_eq!(letters(&large), if alike { Letters::Alike } else { Letters::Different });
+        if !alike {
+            fs::hard_link(&large, base.path().join("large.txt")).unwrap();
+            assert_eq!(letters(&large), Letters::Alike);
+        }
+        assert_eq!(letters(&base.path().join("NONE")), Letters::Different);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use tempfile::{Builder, NamedTempFile};
 
 use super::{Error, Room};
-use crate::disk;
+use crate::disk::{self, Letters};
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Revision};
 
@@ -174,6 +174,14 @@ impl<'a> Folder<'a> {
             let works = self.temp(|path| disk::symlink(Path::new("nowhere"), path)).is_ok();
             if works { Symlinks::Yes } else { Symlinks::No }
         })
+    }
+
+    /// What stands in the way of a name, where large and small letters are alike and it is written otherwise.
+    pub(super) fn other_spelling(&self, base: &Path, place: &Path) -> Option<PathBuf> {
+        match self.room.letters() {
+            Letters::Alike => disk::other_spelling(base, place),
+            Letters::Different => None,
+        }
     }
 
     /// Takes the lock that other tools hold while they write this blob, for as long as the file is open.

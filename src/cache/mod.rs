@@ -30,7 +30,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use crate::digest::Digest;
-use crate::disk::{self, Obstacle};
+use crate::disk::{self, Letters, Obstacle};
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
 use crate::tree::Tree;
@@ -39,6 +39,9 @@ pub use held::{Blob, Held, Unverified};
 pub use remove::{Holding, Plan, Removed};
 pub use said::{Turn, Word};
 pub use view::{FileView, RepoView};
+
+/// Marks a folder as a cache (<https://bford.info/cachedir/>).
+const TAG: &str = "CACHEDIR.TAG";
 
 /// Why the cache could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +119,8 @@ struct Room {
     unsynced: Mutex<BTreeSet<PathBuf>>,
     /// Whether this file system has symlinks, once it was tried.
     symlinks: OnceLock<folder::Symlinks>,
+    /// What large and small letters are to this file system, once it was looked at.
+    letters: OnceLock<Letters>,
     /// One entry a digest that is being hashed, so that nobody hashes it a second time meanwhile.
     hashing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     lately: Mutex<said::Lately>,
@@ -146,6 +151,7 @@ impl Cache {
             index: Mutex::default(),
             unsynced: Mutex::default(),
             symlinks: OnceLock::new(),
+            letters: OnceLock::new(),
             hashing: Mutex::default(),
             lately: Mutex::default(),
         })))
@@ -154,6 +160,11 @@ impl Cache {
     /// The folder with the repo folders, as an absolute path.
     pub fn root(&self) -> &Path {
         &self.0.root
+    }
+
+    /// What large and small letters are here.
+    pub fn letters(&self) -> Letters {
+        self.0.letters()
     }
 
     /// Notes who may be given contents, going by what the Hub says of a repo that has them.
@@ -214,6 +225,11 @@ impl Room {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A file that nearly every cache has shows it.
+    fn letters(&self) -> Letters {
+        *self.letters.get_or_init(|| disk::letters(&self.root.join(TAG)))
+    }
+
     /// Makes folders below the cache's root, none of which may be a symlink.
     fn make_folders<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Result<PathBuf, Error> {
         disk::make_folders(&self.root, parts, |parent| self.name_changed_in(parent)).map_err(
@@ -264,7 +280,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
 
 /// Tells backup tools that everything here can be fetched again (bford.info/cachedir).
 fn mark_as_cache(root: &Path) {
-    let tag = root.join("CACHEDIR.TAG");
+    let tag = root.join(TAG);
     let text = "Signature: 8a477f597d28d172789f06886806bc55\n\
                 # This folder is a cache of Hugging Face repos: what it holds can be fetched again.\n";
     match File::create_new(&tag).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes())) {

@@ -33,6 +33,15 @@ struct Goal<'a> {
     path: &'a RepoPath,
 }
 
+impl Goal<'_> {
+    fn has_own_name(&self, shown: &Path) -> Result<(), Error> {
+        match self.folder.other_spelling(&self.folder.snapshot(self.commit), shown) {
+            Some(there) => Err(Error::OneName { path: shown.to_owned(), there }),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Cache {
     /// Gives a sealed file its names, and says where in the snapshot it is now.
     pub fn publish(
@@ -64,6 +73,13 @@ impl Cache {
         self.place(&goal, &blob.content(), |place| second_name(&goal.folder, blob, &file, place))
     }
 
+    /// Fails for a path whose place is that of another, because only their letters tell them apart and this file
+    /// system does not.
+    pub fn has_own_name(&self, repo: &Repo, commit: &Commit, path: &RepoPath) -> Result<(), Error> {
+        let goal = Goal { folder: Folder::new(&self.0, repo), repo, commit, path };
+        goal.has_own_name(&goal.folder.file(commit, path))
+    }
+
     /// Puts content at its place by `bring`, unless it is there already, and shows it in the snapshot.
     fn place(
         &self,
@@ -74,9 +90,7 @@ impl Cache {
         let etag = content.digest.to_string();
         let shown = goal.folder.file(goal.commit, goal.path);
         goal.folder.make_snapshot_folder(goal.commit, goal.path)?;
-        if let Some(there) = disk::other_spelling(&goal.folder.snapshot(goal.commit), &shown) {
-            return Err(Error::OneName { path: shown, there });
-        }
+        goal.has_own_name(&shown)?;
         let had = real_len(&shown) == Some(content.size);
         let place = match goal.folder.symlinks() {
             Symlinks::Yes => goal.folder.make(["blobs"])?.join(&etag),

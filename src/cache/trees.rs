@@ -68,7 +68,10 @@ impl TreeEntry {
 impl Cache {
     /// What a revision meant when it was last resolved, and when that was. A commit means itself.
     pub fn ref_of(&self, repo: &Repo, revision: &Revision) -> Option<(Commit, SystemTime)> {
-        read_ref(&Folder::new(&self.0, repo).ref_of(revision))
+        let folder = Folder::new(&self.0, repo);
+        let place = folder.ref_of(revision);
+        // Where `Main` and `main` are one name, one of them would be taken for the other.
+        if folder.other_spelling(&folder.refs(), &place).is_some() { None } else { read_ref(&place) }
     }
 
     /// Notes what a revision means, and when the Hub said so: peers that know something else believe
@@ -86,10 +89,14 @@ impl Cache {
         if revision.as_commit().is_some() {
             return Ok(());
         }
+        let place = folder.ref_of(revision);
+        if let Some(there) = folder.other_spelling(&folder.refs(), &place) {
+            warn!(%revision, there = %there.display(), "is not noted, because this system takes it for another");
+            return Ok(());
+        }
         let parts: Vec<&str> = revision.as_str().split('/').collect();
         let parents = parts.iter().take(parts.len() - 1).copied();
         folder.make(std::iter::once("refs").chain(parents))?;
-        let place = folder.ref_of(revision);
         let same = fs::read(&place).is_ok_and(|bytes| bytes == commit.as_str().as_bytes());
         if same && File::options().write(true).open(&place).is_ok_and(|file| file.set_modified(learned).is_ok()) {
             return Ok(());

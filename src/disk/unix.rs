@@ -14,6 +14,9 @@ use super::Seen;
 /// What is the same for two names of one file, and for no two files.
 pub type Identity = (u64, u64);
 
+/// What no name may hold here, of what names from outside may.
+pub const REFUSED_IN_NAMES: &[char] = &[];
+
 /// Reads at most `bytes.len()` bytes at `offset`.
 pub fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read_at(bytes, offset)

@@ -32,6 +32,10 @@ pub enum Identity {
     Name(PathBuf),
 }
 
+/// What no name may hold here, of what names from outside may
+/// (<https://learn.microsoft.com/windows/win32/fileio/naming-a-file>).
+pub const REFUSED_IN_NAMES: &[char] = &['<', '>', '"', '|', '?', '*'];
+
 /// Reads at most `bytes.len()` bytes at `offset`.
 pub fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     file.seek_read(bytes, offset)

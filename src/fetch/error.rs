@@ -19,6 +19,9 @@ pub enum Error {
     NoFile { repo: Repo, revision: Revision, path: RepoPath },
     #[error("no file of `{}` is selected by {globs}", .repo.id)]
     NothingSelected { repo: Repo, globs: String },
+    /// A name that this system cannot give to a file.
+    #[error("`{name}` cannot be had here: {why}")]
+    Unfit { name: String, why: String },
     #[error("glob `{glob}` cannot be read: {why}")]
     BadGlob { glob: String, why: String },
     /// Nobody is left to bring the rest of a file.
@@ -63,6 +66,7 @@ impl Error {
                 hub.hint().unwrap_or_else(|| "check the network".to_owned())
             )),
             Error::NoFile { .. } => Some("check the path as the Hub shows it; capitals matter".to_owned()),
+            Error::Unfit { .. } => Some("a machine with Linux can have it".to_owned()),
             Error::NothingSelected { .. } => Some("check `--include` and `--exclude`".to_owned()),
             Error::NoSource { offline: true, .. } => Some(
                 "no peer holds it and hffs is offline: unset HF_HUB_OFFLINE, or start a machine that has it".to_owned(),
@@ -86,6 +90,7 @@ impl Error {
             Error::Several { lasting, .. } | Error::Shared { lasting, .. } => *lasting == Lasting::MayPass,
             Error::NoFile { .. }
             | Error::NothingSelected { .. }
+            | Error::Unfit { .. }
             | Error::BadGlob { .. }
             | Error::Wrong { .. }
             | Error::NeverWhole { .. }

@@ -9,6 +9,7 @@ mod claims;
 mod download;
 mod error;
 mod fellows;
+mod fitting;
 mod holders;
 mod landing;
 mod naming;
@@ -215,9 +216,13 @@ impl Fetcher {
         let inner = &self.inner;
         // A glob that cannot be read is the user's slip; no endpoint needs to be asked for that.
         let globs = select::Globs::parse(&order.include, &order.exclude)?;
+        let cache = inner.cache.clone();
+        let demands = blocking(move || fitting::Demands::of(&cache)).await?;
+        fitting::revision(&order.revision, &demands)?;
         let mut meaning = inner.meaning(&order.access, &order.repo, &order.revision, &order.files).await?;
         meaning.warnings.iter().for_each(|warning| report(Report::Warning(warning.clone())));
         let files = select::select(&meaning.tree, &order.files, &globs, &order.repo, &order.revision)?;
+        let files = fitting::fit(files, &order.files, &demands, |warning| report(Report::Warning(warning)))?;
         report(Report::Resolved {
             commit: meaning.commit.clone(),
             from: meaning.from.clone(),
@@ -363,12 +368,15 @@ impl Inner {
                     Some(local_path) => {
                         here.push(FileDone { path, content, local_path, tally: None, cached: true, seconds: 0.0 });
                     }
-                    None => missing.push((path, content)),
+                    None => {
+                        cache.has_own_name(&repo, &commit, &path)?;
+                        missing.push((path, content));
+                    }
                 }
             }
-            (here, missing)
+            Ok((here, missing))
         })
-        .await
+        .await?
     }
 
     /// Small and large files, each in the order in which they are begun.

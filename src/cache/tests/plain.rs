@@ -128,20 +128,44 @@ fn a_file_noted_as_missing_is_so_no_more_once_it_is_there() {
     assert!(!scene.folder("a").join(".no_exist").join(commit('c').as_str()).join("sub").join("x").exists());
 }
 
-#[test]
-fn two_files_that_only_their_letters_tell_apart_never_take_each_others_place() {
+/// A file system that does not tell large letters from small ones: where the tests run on one that does, only what
+/// is noticed before anything is written can be seen.
+fn scene_with_letters_alike() -> Scene {
     let scene = scene_without_links();
+    scene.cache.0.letters.set(disk::Letters::Alike).unwrap();
+    scene
+}
+
+#[test]
+fn files_that_only_their_letters_tell_apart_never_take_each_others_place() {
+    let scene = scene_with_letters_alike();
     let first = scene.add("a", 'c', "Sub/Readme.md", b"first");
-    let sealed = scene.seal("a", sha256(b"second"), b"second");
-    let second = scene.cache.publish(&repo("a"), &commit('c'), &path("sub/README.md"), sealed);
-    assert_eq!(fs::read(&first).unwrap(), b"first");
-    match second {
-        Ok(second) => assert_eq!(fs::read(second).unwrap(), b"second"),
-        Err(error) => {
-            assert!(matches!(&error, Error::OneName { .. }), "{error}");
-            assert!(error.hint().is_some());
-        }
+    for other in ["Sub/README.md", "sub/Readme.md", "sub/other"] {
+        let sealed = scene.seal("a", sha256(b"second"), b"second");
+        let error = scene.cache.publish(&repo("a"), &commit('c'), &path(other), sealed).unwrap_err();
+        assert!(matches!(&error, Error::OneName { .. }), "{error}");
+        assert!(error.hint().is_some());
+        let early = scene.cache.has_own_name(&repo("a"), &commit('c'), &path(other)).unwrap_err();
+        assert_eq!(early.to_string(), error.to_string());
     }
+    assert_eq!(fs::read(&first).unwrap(), b"first");
+    for fine in ["Sub/Readme.md", "Sub/other", "other"] {
+        scene.cache.has_own_name(&repo("a"), &commit('c'), &path(fine)).unwrap();
+    }
+    scene.add("a", 'd', "sub/README.md", b"second");
+}
+
+#[test]
+fn refs_that_only_their_letters_tell_apart_never_stand_for_each_other() {
+    let scene = scene_with_letters_alike();
+    let now = SystemTime::now();
+    scene.cache.write_ref(&repo("a"), &rev("Dev/main"), &commit('c'), now).unwrap();
+    for other in ["Dev/Main", "dev/main", "dev/other"] {
+        scene.cache.write_ref(&repo("a"), &rev(other), &commit('d'), now).unwrap();
+        assert_eq!(scene.cache.ref_of(&repo("a"), &rev(other)), None);
+    }
+    assert_eq!(scene.cache.ref_of(&repo("a"), &rev("Dev/main")).unwrap().0, commit('c'));
+    assert_eq!(scene.cache.repos()[0].refs.len(), 1);
 }
 
 #[test]
