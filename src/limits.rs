@@ -153,9 +153,19 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 /// A block that a slow line has begun is handed on after this time, full or not: whoever waits for the
 /// bytes judges the peer by them, so this is far below `PEER_STALL`.
 pub const BLOCK_WAIT: Duration = Duration::from_millis(500);
-/// Bytes of one connection that wait in the kernel before they are sent: a tenth of a second of a line of 20
-/// Mbit/s. A fast line is kept busy by what is under way.
-pub const UNSENT_BYTES: u32 = 256 << 10;
+/// How often the speed of a line that is full is measured.
+pub const SPEED_EVERY: Duration = Duration::from_millis(250);
+/// What one frame of a long answer takes of a slow line: it is waited for by whatever is small, once for each
+/// long answer that is under way.
+pub const FRAME_TIME: Duration = Duration::from_millis(5);
+/// Shorter frames would be more of headers and encryption than of bytes.
+pub const FRAME_BYTES_MIN: usize = 4 << 10;
+/// What of one connection's bytes waits in the kernel for a slow line, and has not been sent.
+pub const UNSENT_TIME: Duration = Duration::from_millis(20);
+/// A kernel that has less to send would be idle before it is given more.
+pub const UNSENT_BYTES_MIN: usize = 16 << 10;
+/// What waits for a fast line, which is kept busy by what is under way.
+pub const UNSENT_BYTES_MAX: usize = 256 << 10;
 /// Blocks start at an address that is a multiple of this; unaligned ones cost the kernel twice the time.
 pub const BLOCK_ALIGN: usize = 4_096;
 /// A yamux frame is one system call. With its proofs it just fits into the 65,160 bytes that the kernel cuts

@@ -17,12 +17,14 @@ mod error;
 mod frame;
 mod gate;
 mod identity;
+mod line;
 mod listen;
 mod muxer;
 mod noise;
 mod query;
 mod requests;
 mod serving;
+mod speed;
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(windows, path = "windows.rs")]
 mod system;

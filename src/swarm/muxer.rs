@@ -7,9 +7,8 @@
 //! libp2p has a wrapper of its own for yamux; it hides the frame size, and frames four times as
 //! long cost a quarter of the encryptions and system calls. On the wire there is no difference.
 //!
-//! yamux flushes after every frame, however many wait. Here a flush is put off until it has nothing more to
-//! do: frames that wait together share noise messages and system calls, which is most of what a small
-//! file's bytes cost.
+//! Streams take turns by frames, so on a slow line frames are short: what a small answer waits for is a frame
+//! of each long one.
 //!
 //! Both sides ping every few seconds, so a living connection is never silent for long, however slow it is:
 //! every received byte counts, not only pings, which queue up behind bulk data. Seconds are counted, not
@@ -19,8 +18,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::line::Line;
 use crate::limits;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,6 +83,8 @@ fn config() -> yamux::Config {
 pub(super) struct Substream {
     stream: yamux::Stream,
     opener: Opener,
+    /// The longest frame that the line is to be given at this time.
+    frame: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +101,9 @@ impl AsyncRead for Substream {
 
 impl AsyncWrite for Substream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let frame = bytes.get(..this.frame.load(Ordering::Relaxed)).unwrap_or(bytes);
+        Pin::new(&mut this.stream).poll_write(cx, frame)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -162,8 +166,9 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
 
     /// Reads and writes what can be read and written. Ready with the next stream that the peer opened.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
+        let frame = Arc::clone(&self.line.frame);
         let outcome = self.run(|connection| match ready!(connection.poll_next_inbound(cx)) {
-            Some(Ok(stream)) => Poll::Ready(Ok(Substream { stream, opener: Opener::Peer })),
+            Some(Ok(stream)) => Poll::Ready(Ok(Substream { stream, opener: Opener::Peer, frame })),
             Some(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
             None => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
         });
@@ -191,8 +196,9 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamMuxer for Muxer<C
     }
 
     fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
-        let opened = self.get_mut().run(|connection| connection.poll_new_outbound(cx).map_err(io::Error::other));
-        opened.map_ok(|stream| Substream { stream, opener: Opener::Us })
+        let this = self.get_mut();
+        let opened = this.run(|connection| connection.poll_new_outbound(cx).map_err(io::Error::other));
+        opened.map_ok(|stream| Substream { stream, opener: Opener::Us, frame: Arc::clone(&this.line.frame) })
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -248,66 +254,6 @@ impl Silence {
                 return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the peer fell silent"));
             }
         }
-    }
-}
-
-/// The connection below yamux. Counts received bytes, and puts off flushes until `send`.
-struct Line<C> {
-    io: Arc<Mutex<C>>,
-    received: Arc<AtomicU64>,
-    /// Something was written since the last whole flush.
-    unsent: Arc<AtomicBool>,
-}
-
-// Written out, because a derived one would want `C` to be `Clone`.
-impl<C> Clone for Line<C> {
-    fn clone(&self) -> Self {
-        Self { io: Arc::clone(&self.io), received: Arc::clone(&self.received), unsent: Arc::clone(&self.unsent) }
-    }
-}
-
-impl<C: AsyncRead + AsyncWrite + Unpin> Line<C> {
-    fn new(io: C) -> Self {
-        Self { io: Arc::new(Mutex::new(io)), received: Arc::default(), unsent: Arc::default() }
-    }
-
-    /// Only the connection's own task comes here, so the lock is always free; a panic below ends the
-    /// connection anyway.
-    fn io(&self) -> MutexGuard<'_, C> {
-        self.io.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends what was written.
-    fn send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.unsent.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(Pin::new(&mut *self.io()).poll_flush(cx))?;
-        self.unsent.store(false, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<C> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let len = ready!(Pin::new(&mut *self.io()).poll_read(cx, into))?;
-        self.received.fetch_add(len as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(len))
-    }
-}
-
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<C> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.unsent.store(true, Ordering::Relaxed);
-        Pin::new(&mut *self.io()).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io()).poll_close(cx)
     }
 }
 

@@ -3,19 +3,18 @@
 //! Knows what is asked of them beyond what tokio asks. Does not know what is sent; `windows.rs` is its twin.
 //! Invariant: a socket that refuses what is asked of it is used as it is.
 
+use std::io;
+
 use libp2p::tcp::tokio::TcpStream;
 
-/// Keeps short what of a connection's bytes waits in the kernel for a slow line: a small answer goes behind all
-/// of it, and the kernel would let some megabytes wait, which are seconds.
+/// Sets how many bytes that were not sent yet may wait in the kernel.
 #[cfg(target_os = "linux")]
-pub(super) fn short_queue(stream: TcpStream) -> TcpStream {
-    if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(crate::limits::UNSENT_BYTES) {
-        tracing::debug!(%error, "small answers may wait behind large ones");
-    }
-    stream
+pub(super) fn let_wait(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
+/// Other systems are left to their own measure.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn short_queue(stream: TcpStream) -> TcpStream {
-    stream
+pub(super) fn let_wait(_: &TcpStream, _: usize) -> io::Result<()> {
+    Ok(())
 }
