@@ -364,6 +364,9 @@ pub const HUB_TEXT_CHARS_MAX: usize = 200;
 pub const HUB_HOPS_MAX: usize = 10;
 /// More connections to one host gain nothing on a line that is full, and look like an attack.
 pub const HUB_RANGES_MAX: usize = 16;
+/// Of these, ranges of at least `LARGE_REQUEST_BYTES`: more than three large files have in flight. The rest is for
+/// small files, each of which would wait for seconds behind a large range.
+pub const HUB_LARGE_RANGES_MAX: usize = 10;
 /// Questions are counted against the lab's common limit; they do not queue behind ranges.
 pub const HUB_QUESTIONS_MAX: usize = 8;
 /// Sets of proxies that are in use at one time: the daemon's, and those of a few terminals.

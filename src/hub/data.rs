@@ -42,7 +42,7 @@ pub(super) async fn range(
     if !may_be_asked(endpoint, place.grant) {
         return Err(Error::Lacks { endpoint: shown, why: "may not see what only the token opens".to_owned() });
     }
-    let permit = shared.transport.place(line.route(), Purpose::Bytes).await;
+    let permit = shared.transport.place_for_bytes(line.route(), bytes.end - bytes.start).await;
     if let Some(why) = shared.health().failure(line.route(), Purpose::Bytes, Instant::now()) {
         return Err(unusable(shown, why));
     }

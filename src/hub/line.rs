@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Miss};
-use super::health::{Purpose, Route};
+use super::health::Route;
 use super::transport::{self, Abroad, End, Errand, Landed};
 use super::ways::Address;
 use super::{Failure, Grant, Shared, address};
@@ -90,7 +90,7 @@ impl<'a> Line<'a> {
     }
 
     async fn ask_once(&self, url: &Url, grant: Grant) -> Result<Page, Miss> {
-        let _place = self.shared.transport.place(&self.route, Purpose::Questions).await;
+        let _place = self.shared.transport.place_for_question(&self.route).await;
         let Landed { response, end, .. } = self.go(Method::GET, url, None, grant, Abroad::Follow).await?;
         if !response.status().is_success() {
             return Err(self.miss(response, &end, grant).await);

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::health::{Purpose, Route};
+use super::health::Route;
 use super::{Error, Failure, address};
 use crate::config::{Proxies, Token, system_proxies};
 use crate::limits;
@@ -81,12 +81,26 @@ pub(super) enum End {
     Door(Url),
 }
 
+/// What waits for a place of its own kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Gate {
+    Questions,
+    Ranges,
+    LargeRanges,
+}
+
+/// A range's place; free again when it is dropped.
+pub(super) struct RangePlace {
+    _place: OwnedSemaphorePermit,
+    _large: Option<OwnedSemaphorePermit>,
+}
+
 /// Clients, one for each set of proxies in use, and what bounds their requests.
 pub(super) struct Transport {
     patience: Patience,
     /// The one used last stands last.
     clients: Mutex<Vec<(Proxies, Client)>>,
-    gates: Mutex<HashMap<(Route, Purpose), Arc<Semaphore>>>,
+    gates: Mutex<HashMap<(Route, Gate), Arc<Semaphore>>>,
     warned: Mutex<HashSet<String>>,
 }
 
@@ -118,18 +132,30 @@ impl Transport {
         Ok(client)
     }
 
-    /// A place among the requests that one endpoint gets at one time; waits for one to be free.
-    pub(super) async fn place(&self, route: &Route, purpose: Purpose) -> Option<OwnedSemaphorePermit> {
+    /// A place among the questions that one endpoint gets at one time; waits for one to be free.
+    pub(super) async fn place_for_question(&self, route: &Route) -> Option<OwnedSemaphorePermit> {
+        self.through(route, Gate::Questions, limits::HUB_QUESTIONS_MAX).await
+    }
+
+    /// The same among the ranges. Large ones may not take all of these places: a small file would wait
+    /// for seconds behind each.
+    pub(super) async fn place_for_bytes(&self, route: &Route, len: u64) -> Option<RangePlace> {
+        let _large = if len >= limits::LARGE_REQUEST_BYTES {
+            Some(self.through(route, Gate::LargeRanges, limits::HUB_LARGE_RANGES_MAX).await?)
+        } else {
+            None
+        };
+        let _place = self.through(route, Gate::Ranges, limits::HUB_RANGES_MAX).await?;
+        Some(RangePlace { _place, _large })
+    }
+
+    async fn through(&self, route: &Route, gate: Gate, places: usize) -> Option<OwnedSemaphorePermit> {
         let gate = {
             let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
             if gates.len() >= limits::HUB_BAD_ENDPOINTS_MAX {
                 gates.retain(|_, gate| Arc::strong_count(gate) > 1);
             }
-            let places = match purpose {
-                Purpose::Questions => limits::HUB_QUESTIONS_MAX,
-                Purpose::Bytes => limits::HUB_RANGES_MAX,
-            };
-            gates.entry((route.clone(), purpose)).or_insert_with(|| Arc::new(Semaphore::new(places))).clone()
+            gates.entry((route.clone(), gate)).or_insert_with(|| Arc::new(Semaphore::new(places))).clone()
         };
         // It fails only for a closed gate, and no gate is ever closed.
         gate.acquire_owned().await.ok()

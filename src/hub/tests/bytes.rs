@@ -306,6 +306,27 @@ async fn an_endpoint_gets_a_bounded_number_of_ranges_at_one_time() {
 }
 
 #[tokio::test]
+async fn large_ranges_leave_places_to_small_ones() {
+    const LARGE: u64 = crate::limits::LARGE_REQUEST_BYTES;
+    let file: &'static [u8] = vec![7; LARGE as usize].leak();
+    let server = Server::start(|seen| Reply::file(file, seen)).await;
+    let (hub, access, place) = (hub(), access(&[server.as_hub()]), place(file, Grant::Anonymous));
+    let hub_end = server.as_hub();
+    let fetch = |bytes| hub.range(&access, &hub_end, &place, bytes, Reading::Exact);
+    let mut held = Vec::new();
+    for _ in 0..crate::limits::HUB_LARGE_RANGES_MAX {
+        held.push(fetch(0..LARGE).await.unwrap());
+    }
+    let one_more = fetch(0..LARGE);
+    tokio::pin!(one_more);
+    assert!(futures::poll!(&mut one_more).is_pending());
+    held.push(fetch(0..4).await.unwrap());
+    assert!(futures::poll!(&mut one_more).is_pending());
+    held.remove(0);
+    assert!(one_more.await.is_ok());
+}
+
+#[tokio::test]
 async fn a_range_that_has_come_leaves_its_place_to_others() {
     let server = Server::start(|seen| Reply::file(FILE, seen)).await;
     let hub = hub();
