@@ -59,7 +59,7 @@ pub const PACE_PORTION_BYTES_MIN: usize = 512;
 // ---- plan --------------------------------------------------------------------------------------
 
 /// Ranges in flight with one source for one file: enough to hide a round trip and a slow disk; each
-/// further one only queues.
+/// further one only queues. Files that are brought at the same time share them.
 pub const RANGES_PER_SOURCE: usize = 4;
 /// The longest range asked of a peer. Larger ones save nothing more (reference measurements: 16 MiB
 /// is the cheapest), and a taker holds one upload slot for no longer.

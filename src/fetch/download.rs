@@ -215,6 +215,7 @@ impl Driver<'_> {
         let mut asking = !told_before;
         let mut hashing: Option<tokio::task::JoinHandle<()>> = None;
         self.prove_resumed();
+        self.share_sources();
         self.join_endpoints();
         let (landing, partial) = (Arc::clone(&self.landing), self.landing.partial());
         loop {
@@ -335,7 +336,23 @@ impl Driver<'_> {
             if is_filled { limits::LAN_FULL_BYTES_PER_SEC } else { rates.of_peers_elsewhere(self.id) }
         };
         self.step(Event::LanElsewhere(elsewhere));
+        self.share_sources();
         self.step(Event::Tick);
+    }
+
+    /// Tells other downloads which sources this one draws on, or may draw on when it begins, and the plan about
+    /// theirs. A small file does not count: it is here before anybody could make room for it.
+    fn share_sources(&mut self) {
+        if self.task.place.content.size <= limits::SMALL_FILE_BYTES {
+            return;
+        }
+        let mut sources: BTreeSet<Source> = self.plan.busy().into_iter().cloned().collect();
+        if sources.is_empty() {
+            let endpoints = self.task.access.endpoints.iter().map(|endpoint| Source::Endpoint(endpoint.url.clone()));
+            sources.extend(self.plan.sources().cloned().chain(endpoints));
+        }
+        let others = lock(&self.task.inner.rates).draw(self.id, sources);
+        self.step(Event::Others(others));
     }
 
     /// Hashes what has come so far without a gap, beside the transfer.

@@ -1,9 +1,9 @@
 //! Rates: what each source gives to this machine, over all downloads.
 //!
-//! Knows what running downloads measure. Does not know what they do with it.
+//! Knows what running downloads measure, and which sources they draw on. Does not know what they do with it.
 //! Invariant: what a download gets is forgotten with it, and lives on only as the source's last rate.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::plan::Source;
 
@@ -17,6 +17,7 @@ pub(super) struct Rates {
     downloads: u64,
     now: BTreeMap<DownloadId, HashMap<Source, f64>>,
     last: HashMap<Source, f64>,
+    drawn_on: BTreeMap<DownloadId, BTreeSet<Source>>,
 }
 
 impl Rates {
@@ -37,9 +38,20 @@ impl Rates {
         }
     }
 
+    /// A download draws on these sources now. Says how many others draw on which.
+    pub(super) fn draw(&mut self, download: DownloadId, on: BTreeSet<Source>) -> BTreeMap<Source, usize> {
+        self.drawn_on.insert(download, on);
+        let mut others = BTreeMap::new();
+        for (_, sources) in self.drawn_on.iter().filter(|(other, _)| **other != download) {
+            sources.iter().for_each(|source| *others.entry(source.clone()).or_default() += 1);
+        }
+        others
+    }
+
     /// A download is over.
     pub(super) fn end(&mut self, download: DownloadId) {
         self.now.remove(&download);
+        self.drawn_on.remove(&download);
     }
 
     /// What a source gives to all downloads, or gave last.
@@ -76,5 +88,17 @@ mod tests {
         rates.tell(one, [(&peer, 25.0)].into_iter());
         rates.end(one);
         assert_eq!((rates.of(&peer), rates.of(&hub)), (Some(25.0), Some(5.0)));
+    }
+
+    #[test]
+    fn a_download_hears_how_many_others_draw_on_a_source() {
+        let (peer, hub) = (Source::read("peer 12D3KooWNumberTwo"), Source::read("endpoint https://hub"));
+        let mut rates = Rates::default();
+        let (one, other, third) = (rates.begin(), rates.begin(), rates.begin());
+        assert_eq!(rates.draw(one, [peer.clone(), hub.clone()].into()), BTreeMap::new());
+        assert_eq!(rates.draw(other, [peer.clone()].into()), [(peer.clone(), 1), (hub.clone(), 1)].into());
+        assert_eq!(rates.draw(third, BTreeSet::new()), [(peer.clone(), 2), (hub, 1)].into());
+        rates.end(one);
+        assert_eq!(rates.draw(third, BTreeSet::new()), [(peer, 1)].into());
     }
 }

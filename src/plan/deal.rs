@@ -95,7 +95,7 @@ impl Plan {
         let mut idle: Vec<(&Source, f64, usize)> = self
             .sources
             .iter()
-            .filter(|(source, state)| concerned(source) && self.is_open(state, now))
+            .filter(|(source, state)| concerned(source) && self.is_open(source, state, now))
             .map(|(source, state)| (source, state.rate().unwrap_or(UNKNOWN_RATE), state.place))
             .collect();
         idle.sort_by(|(a, a_rate, a_place), (b, b_rate, b_place)| {
@@ -106,23 +106,26 @@ impl Plan {
     }
 
     fn has_free_hand(&self, source: &Source, now: Instant) -> bool {
-        self.sources.get(source).is_some_and(|state| self.is_open(state, now))
+        self.sources.get(source).is_some_and(|state| self.is_open(source, state, now))
     }
 
-    fn is_open(&self, state: &SourceState, now: Instant) -> bool {
-        state.running() < self.depth(state)
+    fn is_open(&self, source: &Source, state: &SourceState, now: Instant) -> bool {
+        state.running() < self.depth(source, state)
             && state.rests_until(now).is_none()
             && (state.kind == Kind::Part || now >= self.held_until)
     }
 
     /// How many ranges one source gets at once: fewer for a small file, and fewer of a source that fellows
-    /// draw from as well, so that what one of them loses when it dies is little.
-    pub(super) fn depth(&self, state: &SourceState) -> usize {
+    /// draw from as well, so that what one of them loses when it dies is little. Downloads of this machine
+    /// that draw on the same source share them: a source gives each range the same, so a file that is
+    /// begun late would be one against many.
+    fn depth(&self, source: &Source, state: &SourceState) -> usize {
         let most = match state.kind {
             Kind::Stream => return 1,
             _ if self.is_shared(state) => limits::RANGES_AMONG_FELLOWS,
             _ => limits::RANGES_PER_SOURCE,
         };
+        let most = most.div_ceil(1 + self.others.get(source).copied().unwrap_or(0));
         ((self.cut.count() / limits::PIECES_PER_RANGE_MIN) as usize).clamp(1, most)
     }
 
@@ -357,7 +360,7 @@ impl Plan {
             Source::Peer(_) => limits::PEER_RANGE_BYTES,
             Source::Endpoint(_) => limits::ENDPOINT_RANGE_BYTES,
         };
-        let depth = self.depth(state) as f64;
+        let depth = self.depth(source, state) as f64;
         let by_speed = state
             .rate()
             .map_or(limits::FIRST_RANGE_BYTES, |rate| (rate / depth * limits::RANGE_TIME.as_secs_f64()) as u64);

@@ -15,7 +15,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -115,6 +115,8 @@ pub enum Event {
     Pardoned,
     /// What peers give for other files at this time, in bytes a second: the wire is shared.
     LanElsewhere(f64),
+    /// How many other downloads of this machine draw on which sources.
+    Others(BTreeMap<Source, usize>),
     /// Pieces that were complete are not any more: the file is being repaired.
     Reopened(Vec<u32>),
     /// A range is over.
@@ -186,6 +188,7 @@ pub struct Plan {
     ranges: BTreeMap<RangeId, Running>,
     barred: BTreeMap<Source, Vec<u32>>,
     lan_elsewhere: f64,
+    others: BTreeMap<Source, usize>,
     next_range: u64,
     wanted_next: u32,
     crew: Crew,
@@ -219,6 +222,7 @@ impl Plan {
             ranges: BTreeMap::new(),
             barred: BTreeMap::new(),
             lan_elsewhere: 0.0,
+            others: BTreeMap::new(),
             next_range: range.0,
             wanted_next: 0,
             crew: Crew::new(seat, cut),
@@ -313,6 +317,11 @@ impl Plan {
                 self.sources.values_mut().for_each(SourceState::pardon);
             }
             Event::LanElsewhere(rate) => self.lan_elsewhere = rate,
+            Event::Others(others) => {
+                self.others = others;
+                // Whatever there is more to ask for is asked for at the next tick.
+                concerns = Concerns::Nobody;
+            }
             Event::Reopened(pieces) => {
                 for piece in pieces {
                     self.have.remove(piece);
@@ -408,9 +417,14 @@ impl Plan {
         self.busy_rates().filter(|(source, ..)| matches!(source, Source::Peer(_))).map(|(.., rate)| rate).sum()
     }
 
-    /// How many sources are bringing pieces now: peers, and endpoints.
+    /// The sources that are bringing pieces now.
+    pub fn busy(&self) -> BTreeSet<&Source> {
+        self.ranges.values().map(|running| &running.source).collect()
+    }
+
+    /// How many they are: peers, and endpoints.
     pub fn busy_sources(&self) -> (usize, usize) {
-        let busy: std::collections::BTreeSet<&Source> = self.ranges.values().map(|r| &r.source).collect();
+        let busy = self.busy();
         let peers = busy.iter().filter(|source| matches!(source, Source::Peer(_))).count();
         (peers, busy.len() - peers)
     }

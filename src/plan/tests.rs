@@ -177,6 +177,22 @@ fn a_lan_that_many_files_share_leaves_the_wan_alone_too() {
 }
 
 #[test]
+fn downloads_that_draw_on_one_source_share_its_ranges() {
+    let cut = Cut::new(1024 * MIB);
+    for (others, ranges) in [(0, 4), (1, 2), (2, 2), (3, 1), (9, 1)] {
+        let begin = Instant::now();
+        let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), begin);
+        plan.step(Event::Others([(peer(0), others)].into()), begin);
+        let mut joined =
+            |source| plan.step(Event::Joined { source, offer: Offer::Whole, proof: Proof::Proven, rate: None }, begin);
+        assert_eq!((joined(peer(0)).len(), joined(peer(1)).len()), (ranges, 4), "{others} others");
+        // When the others are done, there is more to ask for.
+        plan.step(Event::Others(BTreeMap::new()), begin);
+        assert_eq!(plan.step(Event::Tick, begin).len(), 4 - ranges);
+    }
+}
+
+#[test]
 fn a_slow_lan_is_helped_by_the_wan() {
     let outcome = simulate(256 * MIB, &[(peer(0), Line::of(2.0)), (hub(0), Line::of(6.0))]);
     assert!(outcome.done);
