@@ -7,6 +7,9 @@ use crate::kit::lab::Lab;
 use crate::kit::node::Node;
 use crate::kit::{secs, until};
 
+/// What nine megabytes may take that share 5 MB/s with three huge files: eight seconds are their quarter of it. Where two
+/// of the four have a connection for themselves, the two others get a sixth each.
+const MEDIUM: Duration = secs(16);
 const HUGE: [&str; 4] = ["1.bin", "2.bin", "3.bin", "4.bin"];
 
 /// Forty files of 10 KB.
@@ -16,13 +19,13 @@ fn small(id: &str) -> Repo {
 
 /// A Hub with something huge, something in between and two of something small.
 fn hub_with_all_sizes(lab: &mut Lab) -> TestHub {
-    let huge = HUGE.iter().fold(Repo::model("org/huge"), |repo, name| repo.lfs(name, unique(40 * MIB)));
+    let huge = HUGE.iter().fold(Repo::model("org/huge"), |repo, name| repo.lfs(name, unique(64 * MIB)));
     let medium = Repo::model("org/medium").lfs("m.bin", unique(9 * MIB));
     [huge, medium, small("org/small1"), small("org/small2")].into_iter().fold(lab.hub(), TestHub::with)
 }
 
 /// How long small adds take alone, and how long they and one of nine megabytes take beside a huge one that has
-/// taken all it can.
+/// taken all it can, and fills the line with three files to the end.
 fn measured(lab: &Lab, node: &Node) -> [Duration; 3] {
     let took = |id: &str| {
         let start = Instant::now();
@@ -35,10 +38,10 @@ fn measured(lab: &Lab, node: &Node) -> [Duration; 3] {
     until("the huge add runs at full speed", secs(30), || lab.carried(node).received > before + (8 << 20));
     let beside = took("org/small2");
     let medium = took("org/medium");
-    assert!(HUGE.iter().any(|name| node.lacks("org/huge", name)), "the huge add was over before anything was measured");
+    println!("alone {alone:?}, beside a huge one {beside:?}, and 9 MiB beside it {medium:?}");
+    assert!(HUGE.iter().all(|name| node.lacks("org/huge", name)), "the huge add was half over before all was measured");
     huge.signal("INT");
     huge.ends();
-    println!("alone {alone:?}, beside a huge one {beside:?}; 9 MiB beside it {medium:?}");
     [alone, beside, medium]
 }
 
@@ -49,7 +52,6 @@ fn fair(alone: Duration) -> Duration {
 }
 
 #[test]
-#[ignore = "on a thin line small requests still queue in the network behind large ones"]
 fn a_small_add_is_not_starved_by_a_huge_one_from_the_same_peer() {
     let Some(mut lab) = Lab::new() else { return };
     let hub = hub_with_all_sizes(&mut lab);
@@ -61,12 +63,10 @@ fn a_small_add_is_not_starved_by_a_huge_one_from_the_same_peer() {
     taker.start().pair(&giver);
     let [alone, beside, medium] = measured(&lab, &taker);
     assert!(beside < fair(alone), "{beside:?} beside a huge add, {alone:?} alone");
-    // At 5 MB/s it takes two seconds alone, and shares the line with three huge files.
-    assert!(medium < secs(12), "{medium:?}");
+    assert!(medium < MEDIUM, "{medium:?}");
 }
 
 #[test]
-#[ignore = "on a thin line small requests still queue in the network behind large ones"]
 fn a_small_add_is_not_starved_by_a_huge_one_from_the_hub() {
     let Some(mut lab) = Lab::new() else { return };
     let hub = hub_with_all_sizes(&mut lab);
@@ -75,5 +75,5 @@ fn a_small_add_is_not_starved_by_a_huge_one_from_the_hub() {
     lab.hub_rate("40mbit");
     let [alone, beside, medium] = measured(&lab, &node);
     assert!(beside < fair(alone), "{beside:?} beside a huge add, {alone:?} alone");
-    assert!(medium < secs(12), "{medium:?}");
+    assert!(medium < MEDIUM, "{medium:?}");
 }
