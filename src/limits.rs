@@ -59,8 +59,11 @@ pub const PACE_PORTION_BYTES_MIN: usize = 512;
 // ---- plan --------------------------------------------------------------------------------------
 
 /// Ranges in flight with one source for one file: enough to hide a round trip and a slow disk; each
-/// further one only queues. Files that are brought at the same time share them.
+/// further one only queues. Large files that are brought from one peer at the same time share them.
 pub const RANGES_PER_SOURCE: usize = 4;
+/// What they share of an endpoint. Lines over an ocean give each connection little, so this is no less than what the
+/// Hub's own client opens.
+pub const RANGES_PER_ENDPOINT: usize = 8;
 /// The longest range asked of a peer. Larger ones save nothing more (reference measurements: 16 MiB
 /// is the cheapest), and a taker holds one upload slot for no longer.
 pub const PEER_RANGE_BYTES: u64 = 16 * MIB;

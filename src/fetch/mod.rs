@@ -7,6 +7,7 @@
 
 mod claims;
 mod download;
+mod driver;
 mod error;
 mod fellows;
 mod fitting;

@@ -125,7 +125,11 @@ impl Plan {
             _ if self.is_shared(state) => limits::RANGES_AMONG_FELLOWS,
             _ => limits::RANGES_PER_SOURCE,
         };
-        let most = most.div_ceil(1 + self.others.get(source).copied().unwrap_or(0));
+        let all = match source {
+            Source::Peer(_) => limits::RANGES_PER_SOURCE,
+            Source::Endpoint(_) => limits::RANGES_PER_ENDPOINT,
+        };
+        let most = most.min(all.div_ceil(1 + self.others.get(source).copied().unwrap_or(0)));
         ((self.cut.count() / limits::PIECES_PER_RANGE_MIN) as usize).clamp(1, most)
     }
 

@@ -179,13 +179,17 @@ fn a_lan_that_many_files_share_leaves_the_wan_alone_too() {
 #[test]
 fn downloads_that_draw_on_one_source_share_its_ranges() {
     let cut = Cut::new(1024 * MIB);
-    for (others, ranges) in [(0, 4), (1, 2), (2, 2), (3, 1), (9, 1)] {
+    let of_peer =
+        [(0, 4), (1, 2), (2, 2), (3, 1), (9, 1)].map(|(others, ranges)| (peer as fn(usize) -> Source, others, ranges));
+    let of_hub =
+        [(0, 4), (1, 4), (2, 3), (3, 2), (9, 1)].map(|(others, ranges)| (hub as fn(usize) -> Source, others, ranges));
+    for (source, others, ranges) in of_peer.into_iter().chain(of_hub) {
         let begin = Instant::now();
         let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), begin);
-        plan.step(Event::Others([(peer(0), others)].into()), begin);
+        plan.step(Event::Others([(source(0), others)].into()), begin);
         let mut joined =
             |source| plan.step(Event::Joined { source, offer: Offer::Whole, proof: Proof::Proven, rate: None }, begin);
-        assert_eq!((joined(peer(0)).len(), joined(peer(1)).len()), (ranges, 4), "{others} others");
+        assert_eq!((joined(source(0)).len(), joined(source(1)).len()), (ranges, 4), "{others} others");
         // When the others are done, there is more to ask for.
         plan.step(Event::Others(BTreeMap::new()), begin);
         assert_eq!(plan.step(Event::Tick, begin).len(), 4 - ranges);
