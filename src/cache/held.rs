@@ -70,11 +70,21 @@ impl Blob {
 }
 
 /// Content that another tool put here, or that was touched since it was verified: all that is known
-/// is that its name and its size are right.
+/// is that its size is right, and mostly its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverified {
     content: Content,
     path: PathBuf,
+    clue: Clue,
+}
+
+/// What makes us think that a file is some content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clue {
+    /// Its name says so, or the tree of its commit.
+    Name,
+    /// It has the size, and nothing tells what it is.
+    Size,
 }
 
 impl Unverified {
@@ -102,11 +112,26 @@ struct Shelf {
     /// Whether a folder was so fresh at the scan that a later change may have left its time the same.
     fresh: bool,
     places: HashMap<Digest, PathBuf>,
+    /// Files of which nothing tells what they are, by size: a layout without links whose maker wrote no tree.
+    nameless: HashMap<u64, Vec<PathBuf>>,
 }
 
 impl Index {
     pub(super) fn add(&mut self, repo: &Repo, digest: Digest, path: PathBuf) {
         self.repos.entry(repo.clone()).or_default().places.insert(digest, path);
+    }
+
+    /// Notes what a nameless file turned out to be.
+    fn identify(&mut self, path: &Path, content: &Content) {
+        let is_there =
+            |shelf: &&mut Shelf| shelf.nameless.get(&content.size).is_some_and(|all| all.iter().any(|at| at == path));
+        if let Some(shelf) = self.repos.values_mut().find(is_there) {
+            shelf.places.insert(content.digest, path.to_owned());
+        }
+    }
+
+    fn nameless(&self, size: u64) -> Vec<PathBuf> {
+        self.repos.values().filter_map(|shelf| shelf.nameless.get(&size)).flatten().cloned().collect()
     }
 
     fn places(&self, digest: &Digest) -> Vec<PathBuf> {
@@ -130,16 +155,46 @@ impl Cache {
         let digest = held.content.digest;
         let turn = self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let verified = match self.0.look(&held.content) {
-            Some(Held::Verified(blob)) => Ok(blob),
-            _ => self.hash(held),
+        let verified = match (self.0.look(&held.content), held.clue) {
+            (Some(Held::Verified(blob)), _) => Ok(blob),
+            (_, Clue::Name) => self.hash(held),
+            (_, Clue::Size) => self.hash_guesses(held),
         };
         self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
         verified
     }
 
+    /// A file that may be this content, though nothing but its size says so. Only for those who may have the content
+    /// wherever it lies: of other files, too, something is learned by asking.
+    pub fn guess(&self, content: &Content) -> Option<Unverified> {
+        self.guesses(content).into_iter().next()
+    }
+
+    fn guesses(&self, content: &Content) -> Vec<Unverified> {
+        let nameless = self.0.index().nameless(content.size);
+        let unhashed = |path: &PathBuf| {
+            let stamp = fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|meta| Stamp::of(&meta));
+            stamp.is_some_and(|stamp| stamp.size() == content.size && !self.0.ledger.knows(stamp, &content.digest))
+        };
+        let guess = |path| Unverified { content: *content, path, clue: Clue::Size };
+        nameless.into_iter().filter(unhashed).map(guess).collect()
+    }
+
+    /// Hashes one nameless file of this size after the other. Each is hashed once, whatever is asked for.
+    fn hash_guesses(&self, first: &Unverified) -> Result<Blob, Error> {
+        // Others may have hashed it since.
+        let mut last = Err(Error::Changed { path: first.path.clone() });
+        for guess in self.guesses(&first.content) {
+            last = self.hash(&guess);
+            if !matches!(last, Err(Error::Another { .. })) {
+                break;
+            }
+        }
+        last
+    }
+
     fn hash(&self, held: &Unverified) -> Result<Blob, Error> {
-        let Unverified { content, path } = held;
+        let Unverified { content, path, clue } = held;
         let failed = |error| Error::at("read", path, error);
         let mut file = File::open(path).map_err(failed)?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
@@ -149,18 +204,25 @@ impl Cache {
             return Err(Error::Changed { path: path.clone() });
         }
         let path = path.clone();
+        let digest = verified.as_ref().map_or_else(|mismatch| mismatch.found, |_| content.digest);
+        let is = Content { digest, size: content.size };
         match verified {
-            Ok(_) => {
-                self.0.remember(&[Line::Verified { digest: content.digest, stamp, path: path.clone() }]);
-                if let Err(error) = list.map_or(Ok(()), |list| self.save_piece_list(content, &list)) {
-                    warn!(%error, "could not keep a piece list");
-                }
-                Ok(Blob::new(*content, path, stamp))
-            }
-            Err(mismatch) => {
+            Err(mismatch) if *clue == Clue::Name => {
                 warn!(path = %path.display(), found = %mismatch.found, "content is not what its name says");
                 self.0.remember(&[Line::Damaged { digest: content.digest, stamp, path: path.clone() }]);
                 Err(Error::Damaged { path, found: mismatch.found })
+            }
+            // Another content than was looked for is known from now on as well.
+            verified => {
+                self.0.remember(&[Line::Verified { digest: is.digest, stamp, path: path.clone() }]);
+                self.0.index().identify(&path, &is);
+                if let Err(error) = list.map_or(Ok(()), |list| self.save_piece_list(&is, &list)) {
+                    warn!(%error, "could not keep a piece list");
+                }
+                match verified {
+                    Ok(_) => Ok(Blob::new(is, path, stamp)),
+                    Err(mismatch) => Err(Error::Another { path, found: mismatch.found }),
+                }
             }
         }
     }
@@ -195,6 +257,7 @@ impl Cache {
             time.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age < limits::CACHE_FRESH))
         });
         let mut places = HashMap::new();
+        let mut nameless: HashMap<u64, Vec<PathBuf>> = HashMap::new();
         for commit in view::commits(folder) {
             let mut plain = view::entries(folder, &commit);
             plain.retain(|entry| entry.kind == Kind::File);
@@ -203,17 +266,28 @@ impl Cache {
             }
             let says = self.says(repo, &commit);
             for entry in plain {
-                if let Some(digest) = says(&entry.path) {
-                    places.insert(digest, entry.at);
+                match (says(&entry.path), fs::metadata(&entry.at)) {
+                    (Some(digest), _) => drop(places.insert(digest, entry.at)),
+                    (None, Ok(meta)) => nameless.entry(meta.len()).or_default().push(entry.at),
+                    (None, Err(_)) => {}
                 }
             }
+        }
+        if !nameless.is_empty() {
+            // What was hashed before has a name since.
+            let known = self.0.ledger.verified_places();
+            let hashed = nameless
+                .values()
+                .flatten()
+                .flat_map(|at| known.get(at).into_iter().flatten().map(move |digest| (*digest, at.clone())));
+            places.extend(hashed);
         }
         for blob in fs::read_dir(folder.blobs()).into_iter().flatten().flatten() {
             if let Some(digest) = blob.file_name().to_str().and_then(|name| name.parse().ok()) {
                 places.insert(digest, blob.path());
             }
         }
-        Shelf { folders, fresh, places }
+        Shelf { folders, fresh, places, nameless }
     }
 }
 
@@ -254,7 +328,7 @@ impl Room {
         } else if self.ledger.is_damaged(&content.digest, stamp) {
             None
         } else {
-            Some(Held::Unverified(Unverified { content: *content, path }))
+            Some(Held::Unverified(Unverified { content: *content, path, clue: Clue::Name }))
         }
     }
 }

@@ -42,6 +42,10 @@ impl Stamp {
         };
         Self { size: meta.len(), mtime: meta.modified().map_or(0, nanos), ino: disk::number(meta) }
     }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
 }
 
 /// One event.
@@ -193,6 +197,26 @@ impl Ledger {
     /// Whether the content of a file with this stamp was hashed and found wrong.
     pub(super) fn is_damaged(&self, digest: &Digest, stamp: Stamp) -> bool {
         self.book().damaged.get(digest).is_some_and(|places| places.iter().any(|(_, known)| *known == stamp))
+    }
+
+    /// Whether a file with this stamp was hashed for a digest of this kind, and is another.
+    pub(super) fn knows(&self, stamp: Stamp, wanted: &Digest) -> bool {
+        let book = self.book();
+        let kind = std::mem::discriminant(wanted);
+        let mut of_its_kind = book.verified.iter().filter(|(digest, _)| std::mem::discriminant(*digest) == kind);
+        of_its_kind.any(|(_, places)| places.iter().any(|(_, known)| *known == stamp))
+    }
+
+    /// What was hashed and found right, by path.
+    pub(super) fn verified_places(&self) -> HashMap<PathBuf, Vec<Digest>> {
+        let book = self.book();
+        let mut found: HashMap<PathBuf, Vec<Digest>> = HashMap::new();
+        for (digest, places) in &book.verified {
+            for (path, _) in places {
+                found.entry(path.clone()).or_default().push(*digest);
+            }
+        }
+        found
     }
 
     pub(super) fn is_public(&self, digest: &Digest) -> bool {

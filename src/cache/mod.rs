@@ -54,6 +54,8 @@ pub enum Error {
     NoFile { repo: Repo, path: RepoPath },
     #[error("`{}` is damaged: its content has digest `{found}`", path.display())]
     Damaged { path: PathBuf, found: Digest },
+    #[error("`{}` has the size, but not the content: its digest is `{found}`", path.display())]
+    Another { path: PathBuf, found: Digest },
     #[error("`{}` was changed or removed while it was used", path.display())]
     Changed { path: PathBuf },
     #[error("`{}` is in the way: it is not what a cache has there", path.display())]
@@ -87,7 +89,7 @@ impl Error {
             Error::Full { .. } => Some("free some space, or move the cache with `hffs conf cache set PATH`"),
             Error::InTheWay { .. } => Some("move it away, then try again"),
             Error::OneName { .. } => Some("it can have one of them: leave the other one out with `--exclude`"),
-            Error::Changed { .. } => None,
+            Error::Changed { .. } | Error::Another { .. } => None,
             Error::Io { source, .. } if disk::is_held(source) => {
                 Some("end the program that has it open, then try again")
             }

@@ -432,13 +432,14 @@ impl Inner {
 /// Links a content that lies elsewhere in this cache. What hffs did not verify itself is hashed before,
 /// so that a damaged file of another tool does not get a second name.
 fn link_local(cache: &Cache, place: &Place) -> Result<Option<PathBuf>, cache::Error> {
-    let blob = match cache.find(&place.content) {
+    let found = cache.find(&place.content);
+    let blob = match found.or_else(|| cache.guess(&place.content).map(Held::Unverified)) {
         None => return Ok(None),
         Some(Held::Verified(blob)) => blob,
         Some(Held::Unverified(unverified)) => match cache.verify(&unverified) {
             Ok(blob) => blob,
             Err(error) => {
-                warn!(%error, "a file in the cache is not what its name says; bringing it anew");
+                warn!(%error, "a file in the cache is not what it was taken for; bringing it anew");
                 return Ok(None);
             }
         },

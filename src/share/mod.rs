@@ -121,7 +121,8 @@ impl Inner {
             (Some(Held::Unverified(unverified)), true) => Standing::Unverified(unverified),
             (Some(Held::Verified(blob)), false) => at(blob.path()),
             (Some(Held::Unverified(unverified)), false) => at(unverified.path()),
-            (None, _) => Standing::Nothing,
+            (None, true) => self.cache.guess(content).map_or(Standing::Nothing, Standing::Unverified),
+            (None, false) => Standing::Nothing,
         }
     }
 

@@ -60,6 +60,32 @@ fn what_other_tools_downloaded_without_links_is_found_and_hashed_once() {
 }
 
 #[test]
+fn what_other_tools_downloaded_without_links_and_without_a_tree_is_found_by_its_size() {
+    let scene = scene_without_links();
+    let [base, tuned] = [b"base weights ", b"tuned weights"].map(|bytes| (bytes, sha256(bytes)));
+    let first = scene.foreign_plain("a", 'c', "model.bin", base.0);
+    let second = scene.foreign_plain("b", 'd', "model.bin", tuned.0);
+    for (_, content) in [base, tuned] {
+        assert_eq!(scene.find(&content), None, "nothing says what it is");
+    }
+    let guess = scene.cache.guess(&tuned.1).unwrap();
+    assert_eq!(scene.cache.verify(&guess).unwrap().path(), second);
+    // Both were looked at by now, or the right one was the first; whatever was hashed is known for what it is.
+    let other = scene.find(&base.1).or_else(|| scene.cache.guess(&base.1).map(Held::Unverified));
+    match other.unwrap() {
+        Held::Verified(blob) => assert_eq!(blob.path(), first),
+        Held::Unverified(guess) => assert_eq!(scene.cache.verify(&guess).unwrap().path(), first),
+    }
+    let later = open(scene.home.path());
+    for (path, content) in [(&first, base.1), (&second, tuned.1)] {
+        assert!(matches!(later.find(&content), Some(Held::Verified(blob)) if blob.path() == path));
+    }
+    let absent = sha256(b"other weights");
+    assert_eq!((later.find(&absent), later.guess(&absent)), (None, None), "each is hashed once, whatever is asked for");
+    assert!(matches!(scene.cache.verify(&guess), Ok(blob) if blob.path() == second));
+}
+
+#[test]
 fn a_file_that_was_added_without_its_commits_tree_is_known_after_a_restart() {
     let scene = scene_without_links();
     let content = sha256(b"hello");
