@@ -87,6 +87,7 @@ impl Environment {
         }
         for name in PATHS {
             if let Some(value) = lookup(name) {
+                let value = if cfg!(windows) { expand_percents(&value, &lookup) } else { value };
                 vars.insert(name.to_owned(), expand(&value, home_dir.as_deref(), &lookup));
             }
         }
@@ -118,6 +119,27 @@ impl Environment {
     pub(super) fn config_dir(&self) -> Option<&Path> {
         self.config_dir.as_deref()
     }
+}
+
+/// Expands `%VAR%`, which Python does on Windows; a variable that is not set stays as it is written.
+fn expand_percents(mut rest: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::new();
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let closed = after.split_once('%').and_then(|(name, tail)| Some((lookup(name)?, tail)));
+        rest = match closed {
+            Some((value, tail)) => {
+                out.push_str(&value);
+                tail
+            }
+            None => {
+                out.push('%');
+                after
+            }
+        };
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Expands a leading `~`, `$VAR` and `${VAR}`; a variable that is not set stays as it is written.
@@ -174,6 +196,21 @@ mod tests {
         ] {
             let vars = [("HF_HOME", written), ("SCRATCH", "/scratch"), ("HOME", "/home/u")];
             assert_eq!(Environment::from_vars(vars).get("HF_HOME"), Some(meant), "{written}");
+        }
+    }
+
+    #[test]
+    fn paths_are_expanded_as_python_does_it_on_windows() {
+        let lookup = |name: &str| (name == "DATA").then(|| r"D:\data".to_owned());
+        for (written, meant) in [
+            (r"%DATA%\hf", r"D:\data\hf"),
+            (r"%DATA%%DATA%", r"D:\dataD:\data"),
+            (r"C:\100%\%DATA%", r"C:\100%\D:\data"),
+            ("%NOT_SET%", "%NOT_SET%"),
+            ("%%", "%%"),
+            ("%DATA", "%DATA"),
+        ] {
+            assert_eq!(expand_percents(written, lookup), meant, "{written}");
         }
     }
 

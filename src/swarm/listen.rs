@@ -61,6 +61,8 @@ fn listen_on(swarm: &mut Swarm<Behaviour>, port: u16) -> Result<ListenerId, Erro
     let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => Error::PortTaken { port },
+        // Windows keeps whole ranges of ports for its virtual machines, and calls them forbidden.
+        io::ErrorKind::PermissionDenied if cfg!(windows) => Error::PortTaken { port },
         _ => Error::Listen { port, source },
     };
     if port != 0 {
