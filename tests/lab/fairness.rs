@@ -7,9 +7,9 @@ use crate::kit::lab::Lab;
 use crate::kit::node::Node;
 use crate::kit::{secs, until};
 
-/// What nine megabytes may take that share 5 MB/s with three huge files: eight seconds are their quarter of it. Where two
-/// of the four have a connection for themselves, the two others get a sixth each.
-const MEDIUM: Duration = secs(16);
+/// What nine megabytes may take that share 5 MB/s with three huge files. As one connection beside the Hub's usual nine
+/// they get a tenth of it, and from a peer, where four ranges are shared, a quarter.
+const MEDIUM: Duration = secs(30);
 const HUGE: [&str; 4] = ["1.bin", "2.bin", "3.bin", "4.bin"];
 
 /// Forty files of 10 KB.
