@@ -2,7 +2,8 @@
 # Files from one peer to another over a cable, against what people use today: curl from nginx, and scp; and against the
 # least that an encrypted and verified copy costs: one TCP connection with ChaCha20-Poly1305 records and a sha256.
 #
-#   scripts/bench.sh [ROUNDS] [MIB]        5 rounds of 1024 MiB by default; needs root
+#   scripts/bench.sh [ROUNDS] [MIB] [GIB]  5 rounds of 1024 MiB by default; needs root. GIB: how much passes at the end
+#                                          between two daemons that are not restarted, for their memory; 0 by default
 #
 # Two network namespaces and one veth pair. The tools take turns, so that a busy machine is busy for all of them; every
 # file arrives as a new one; ours is the time until a verified file has its final name, from the start of the command.
@@ -16,6 +17,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 
 rounds=${1:-5}
 mib=${2:-1024}
+gib=${3:-0}
 small_files=2000
 listed_files=20000
 ((EUID == 0)) || { echo "skipped: needs root"; exit 0; }
@@ -263,6 +265,11 @@ idle_before=$(cpu "$taker_pid")
 sleep 20
 idle=$(echo "$idle_before $(cpu "$taker_pid")" | awk '{ print ($2 - $1) / 20 * 100 }')
 idle_memory=$(memory "$taker_pid")
+for ((passed = 0; passed < gib * 1024; passed += mib)); do
+    on taker '' -q model add org/model model.safetensors >/dev/null
+    on taker '' -q model rm org/model >/dev/null
+done
+long_peak="$(peak "$taker_pid") $(peak "$giver_pid")"
 on taker '' -q daemon stop
 
 # Ten repos whose files differ, as another tool would have left them.
@@ -311,6 +318,7 @@ done
 printf '\nboth CPU-s, hffs / plain TCP  %s\n' \
     "$(paste -d' ' "$work/hffs.txt" "$work/plain.txt" | awk '{ print ($2 + $3) / ($6 + $7) }' | median %.2f)"
 printf '\npeak memory          taker %s MB, giver %.0f MB\n' "$(column hffs 4 %.0f)" "$giver_peak"
+((gib == 0)) || printf 'after %d GiB more    taker %.0f MB, giver %.0f MB\n' "$gib" $long_peak
 printf 'idle daemon          %.0f MB, %.2f %% of a core\n' "$idle_memory" "$idle"
 printf '%d files of 10 KB  %s files a second\n' "$small_files" \
     "$(awk -v files="$small_files" '{ print files / $1 }' "$work/small.txt" | median %.0f)"

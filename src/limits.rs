@@ -58,6 +58,13 @@ pub const PACE_PORTION_BYTES_MIN: usize = 512;
 
 // ---- plan --------------------------------------------------------------------------------------
 
+/// Beside fellows a mirror is asked when it gives this many times what all together have got so far: its pieces cannot be
+/// passed on, so what one machine takes from it crosses the WAN for that one alone.
+pub const MIRROR_OVER_CREW: f64 = 1.5;
+/// Where nobody knows how fast it is, that is tried after this time, once,
+pub const MIRROR_AFTER: Duration = Duration::from_secs(10);
+/// and only if all the rest would take longer than this.
+pub const MIRROR_FROM: Duration = Duration::from_secs(120);
 /// Ranges in flight with one source for one file: enough to hide a round trip and a slow disk; each
 /// further one only queues. Large files that are brought from one peer at the same time share them.
 pub const RANGES_PER_SOURCE: usize = 4;

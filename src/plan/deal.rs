@@ -81,6 +81,8 @@ impl Plan {
             Some(pieces) => Some(self.open(source, pieces, now)),
             // Among many, what a source could take over now is as good at the next tick.
             None if *concerns != Concerns::Tick && !self.crew.is_empty() => None,
+            // What somebody is bringing already may be passed on.
+            None if !self.crew.is_empty() && self.sources.get(source).is_some_and(SourceState::is_mirror) => None,
             None => self.take_over(source, survey.wan, now, actions),
         }
     }
@@ -260,16 +262,42 @@ impl Plan {
                 if survey.wan == Wan::FillsGaps {
                     pool.remove_all(&survey.by_peers);
                 }
-                if !self.crew.is_empty() {
-                    self.keep_ours(&mut pool, survey);
-                    // What cannot be passed on is of use to nobody but us, and others wait for it.
-                    if state.proof == Proof::Unproven {
-                        pool = PieceSet::none(self.cut.count());
-                    }
+                match state.proof {
+                    _ if self.crew.is_empty() => {}
+                    Proof::Proven => self.keep_ours(&mut pool, survey),
+                    Proof::Unproven if self.outdoes_the_crew(state, now) => self.keep_others(&mut pool, survey),
+                    Proof::Unproven => return PieceSet::none(self.cut.count()),
                 }
             }
         }
         pool
+    }
+
+    /// Whether an endpoint is worth asking although its pieces cannot be passed on, so that beside fellows each byte
+    /// of it crosses the WAN for us alone. It is where the Hub is so slow that even shared among all it
+    /// brings less. Where that is not known, one piece tells.
+    fn outdoes_the_crew(&self, state: &SourceState, now: Instant) -> bool {
+        let secs = now.saturating_duration_since(self.held_until).as_secs_f64();
+        let passed_on = self.sources.values().filter(|source| !source.is_mirror()).map(SourceState::gave).sum::<u64>();
+        let inflow = passed_on as f64 / secs.max(1.0);
+        match state.rate() {
+            Some(rate) => rate > inflow * limits::MIRROR_OVER_CREW,
+            None => {
+                let left = self.cut.piece_bytes() * u64::from(self.cut.count() - self.have.len());
+                let is_slow = left as f64 / inflow.max(1.0) > limits::MIRROR_FROM.as_secs_f64();
+                is_slow && secs > limits::MIRROR_AFTER.as_secs_f64() && state.running() == 0
+            }
+        }
+    }
+
+    /// Leaves what would come last: what others are to bring, and what is ours when there is no more of that.
+    fn keep_others(&self, pool: &mut PieceSet, survey: &Survey) {
+        pool.remove_all(&survey.coming);
+        let mut others = pool.clone();
+        others.remove_all(self.crew.mine());
+        if !others.is_empty() {
+            *pool = others;
+        }
     }
 
     fn keep_ours(&self, pool: &mut PieceSet, survey: &Survey) {
@@ -298,6 +326,13 @@ impl Plan {
             return self.last_resort(now);
         }
         let pool = self.pool(source, survey, now);
+        if state.is_mirror() && !self.crew.is_empty() {
+            // Fellows work from the front.
+            let last = pool.iter().last()?;
+            let longest = if state.rate().is_none() { 1 } else { self.range_pieces(source, pool.len()) };
+            let start = (last.saturating_sub(longest - 1)..last).rev().take_while(|piece| pool.contains(*piece)).last();
+            return Some(start.unwrap_or(last)..last + 1);
+        }
         let start = match state.kind {
             Kind::Part => self.rarest(&pool, now),
             _ => pool.next(self.wanted_next).or_else(|| pool.next(0)),

@@ -14,6 +14,7 @@ use crate::limits::MIB;
 
 const STEP: f64 = 0.05;
 const HUB: &str = "https://hub";
+const MIRROR: &str = "https://mirror";
 
 /// What a lab is like. Speeds are in MiB a second, times in seconds.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ struct Lab {
     wan: f64,
     /// Each machine's own line.
     lan: f64,
+    /// The line that all machines share to a mirror; 0: there is none.
+    mirror: f64,
     machines: Vec<Machine>,
     /// The line of a peer that has the file, if there is one.
     seeder: Option<f64>,
@@ -58,12 +61,14 @@ struct Node {
     fellows: BTreeMap<usize, Seen>,
     done: Option<f64>,
     from_hub: f64,
+    from_mirror: f64,
     received: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum From {
     Hub,
+    Mirror,
     Seeder,
     Node(usize),
 }
@@ -82,6 +87,8 @@ struct Outcome {
     secs: Option<f64>,
     /// Bytes from the Hub, over the size.
     hub: f64,
+    /// The same from the mirror.
+    mirror: f64,
     /// Bytes that machines got and had already, over all that they had to get.
     twice: f64,
     /// The most bytes that one machine got from the Hub, over the size.
@@ -101,7 +108,15 @@ fn file(seed: u64) -> Digest {
 
 impl Lab {
     fn of(machines: usize, pieces: u32) -> Self {
-        Self { pieces, wan: 5.0, lan: 100.0, machines: vec![Machine::default(); machines], seeder: None, seed: 1 }
+        Self {
+            pieces,
+            wan: 5.0,
+            mirror: 0.0,
+            lan: 100.0,
+            machines: vec![Machine::default(); machines],
+            seeder: None,
+            seed: 1,
+        }
     }
 
     fn run(&self) -> Outcome {
@@ -118,11 +133,13 @@ impl Lab {
                 fellows: BTreeMap::new(),
                 done: None,
                 from_hub: 0.0,
+                from_mirror: 0.0,
                 received: 0.0,
             })
             .collect();
         let mut time = 0.0;
-        let limit = 60.0 + 40.0 * f64::from(self.pieces) / self.wan.max(self.seeder.unwrap_or(0.0) / 4.0);
+        let limit =
+            60.0 + 40.0 * f64::from(self.pieces) / (self.wan + self.mirror).max(self.seeder.unwrap_or(0.0) / 4.0);
         while time < limit {
             let now = begin + Duration::from_secs_f64(time);
             for n in 0..nodes.len() {
@@ -157,6 +174,7 @@ impl Lab {
         Outcome {
             secs: ends.and_then(|ends| ends.into_iter().reduce(f64::max)),
             hub: nodes.iter().map(|node| node.from_hub).sum::<f64>() / size,
+            mirror: nodes.iter().map(|node| node.from_mirror).sum::<f64>() / size,
             twice: (got - partial - wanted).max(0.0) / wanted.max(1.0),
             most: nodes[first].from_hub / size,
             first,
@@ -198,6 +216,10 @@ impl Lab {
         if self.wan > 0.0 && !self.machines[n].lies {
             let source = Source::Endpoint(HUB.to_owned());
             step(nodes, n, Event::Joined { source, offer: Offer::Whole, proof: Proof::Proven, rate: None }, now);
+        }
+        if self.mirror > 0.0 {
+            let source = Source::Endpoint(MIRROR.to_owned());
+            step(nodes, n, Event::Joined { source, offer: Offer::Whole, proof: Proof::Unproven, rate: None }, now);
         }
     }
 
@@ -246,10 +268,11 @@ impl Lab {
 
     /// Lets bytes flow for one step.
     fn flow(&self, nodes: &mut [Node], cut: Cut, time: f64, now: Instant) {
-        let (mut from_all, mut seeded, mut up) = (0, 0, vec![0; nodes.len()]);
+        let (mut from_all, mut mirrored, mut seeded, mut up) = (0, 0, 0, vec![0; nodes.len()]);
         for flow in nodes.iter().flat_map(|node| &node.running) {
             match flow.from {
                 From::Hub => from_all += 1,
+                From::Mirror => mirrored += 1,
                 From::Seeder => seeded += 1,
                 From::Node(other) => up[other] += 1,
             }
@@ -259,7 +282,7 @@ impl Lab {
             let stalled = self.machines[n].stalls.is_some_and(|at| time >= at);
             let down = nodes[n].running.len();
             let to_hub = nodes[n].running.iter().filter(|flow| flow.from == From::Hub).count();
-            let mut from_hub = 0.0;
+            let (mut from_hub, mut from_mirror) = (0.0, 0.0);
             let mut received = 0.0;
             let mut proven: Vec<u32> = Vec::new();
             for flow in &mut nodes[n].running {
@@ -269,6 +292,7 @@ impl Lab {
                         let own = self.machines[n].own_wan.map_or(f64::MAX, |own| share(own, to_hub));
                         share(self.wan, from_all).min(own)
                     }
+                    From::Mirror => share(self.mirror, mirrored),
                     From::Seeder => share(self.seeder.unwrap_or(0.0), seeded),
                     From::Node(other) if !self.is_here(other, time) => {
                         events.push(Event::Ended { range: flow.range, how: Ended::Failed });
@@ -286,8 +310,10 @@ impl Lab {
                 flow.got = (flow.got + theirs.min(share(self.lan, down)) * STEP).min(whole);
                 let payload = (flow.got as u64).saturating_sub(before as u64);
                 received += payload as f64;
-                if flow.from == From::Hub {
-                    from_hub += payload as f64;
+                match flow.from {
+                    From::Hub => from_hub += payload as f64,
+                    From::Mirror => from_mirror += payload as f64,
+                    From::Seeder | From::Node(_) => {}
                 }
                 events.push(Event::Received { range: flow.range, bytes: payload });
                 let reached = |got: f64| if got >= whole { flow.pieces.end } else { cut.at(bytes.start + got as u64) };
@@ -303,6 +329,7 @@ impl Lab {
             }
             let node = &mut nodes[n];
             node.from_hub += from_hub;
+            node.from_mirror += from_mirror;
             node.received += received;
             node.proven.extend(proven);
             let over: BTreeSet<RangeId> = events
@@ -353,6 +380,7 @@ fn step(nodes: &mut [Node], n: usize, event: Event, now: Instant) {
         match action {
             Action::Ask { range, source, pieces } => {
                 let from = match &source {
+                    Source::Endpoint(url) if url == MIRROR => From::Mirror,
                     Source::Endpoint(_) => From::Hub,
                     Source::Peer(peer) => node.places.get(peer).map_or(From::Seeder, |other| From::Node(*other)),
                 };
@@ -422,6 +450,17 @@ fn takers_of_one_slow_seeder_serve_each_other() {
 }
 
 #[test]
+fn a_mirror_helps_where_it_gives_more_than_the_hub_shared_by_all() {
+    let lab = Lab { wan: 0.5, mirror: 10.0, ..Lab::of(4, 256) };
+    let outcome = lab.run();
+    // Each for itself they would have a quarter of both.
+    assert!(outcome.secs.unwrap() <= 256.0 / (10.5 / 4.0) * 1.15 + 10.0, "{outcome:?}");
+    // One no faster than the Hub is tried with a piece each, and then left alone.
+    let outcome = Lab { wan: 2.0, mirror: 2.0, ..Lab::of(4, 512) }.run();
+    assert!(outcome.hub <= 1.05 && outcome.mirror <= 4.0 / 512.0, "{outcome:?}");
+}
+
+#[test]
 fn a_machine_with_a_faster_line_of_its_own_brings_more() {
     let mut lab = Lab { wan: 100.0, ..Lab::of(4, 128) };
     for (machine, own) in lab.machines.iter_mut().zip([8.0, 0.5, 0.5, 0.5]) {
@@ -471,7 +510,15 @@ fn some_lab(seed: u64) -> Lab {
     });
     let machines = machines.collect();
     let seeder = (below(4) == 0).then_some(4.0);
-    Lab { pieces: 8 + below(56) as u32, wan, lan: [20.0, 100.0][below(2) as usize], machines, seeder, seed }
+    Lab {
+        pieces: 8 + below(56) as u32,
+        wan,
+        mirror: 0.0,
+        lan: [20.0, 100.0][below(2) as usize],
+        machines,
+        seeder,
+        seed,
+    }
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl SourceState {
         matches!(self.kind, Kind::Holder | Kind::Endpoint) && self.proof == Proof::Proven
     }
 
+    /// Whether it is an endpoint whose pieces may not be passed on.
+    pub(super) fn is_mirror(&self) -> bool {
+        self.kind == Kind::Endpoint && self.proof == Proof::Unproven
+    }
+
     /// Adds pieces to what it offers; says how many of them are new.
     pub(super) fn gain(&mut self, pieces: &[u32]) -> usize {
         match &mut self.offer {
