@@ -17,6 +17,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/need.sh
+source scripts/lab.sh
 export PATH="$PATH:/usr/sbin:/sbin"
 
 mib=192        # What a lab's file has: half a minute of its line, so that starting up is a small part of it.
@@ -47,32 +48,15 @@ table=()
 wrong=0
 most_memory=0
 
-# Everything in these namespaces was started here.
-end_all_in() { ip netns pids "$1" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true; }
 clean_up() {
-    local namespace
-    for namespace in "${namespaces[@]}"; do
-        end_all_in "$namespace"
-        ip netns del "$namespace" 2>/dev/null || true
-    done
+    end_lab "${namespaces[@]}"
     rm -rf "$work"
 }
 trap clean_up EXIT
 
 # ---- the lab: a switch, a router, a Hub behind it, and sixteen machines ------------------------------
 
-for namespace in "${namespaces[@]}"; do
-    ip netns add "$namespace"
-    ip -n "$namespace" link set lo up
-done
-ip -n "$switch" link add br0 type bridge
-ip -n "$switch" link set br0 up
-# plug NAMESPACE DEVICE PORT : a cable to the switch.
-plug() {
-    ip -n "$switch" link add "$3" type veth peer name "$2" netns "$1"
-    ip -n "$switch" link set "$3" master br0 up
-    ip -n "$1" link set "$2" up
-}
+begin_lab "${namespaces[@]}"
 plug "$router" lan router
 ip -n "$router" addr add 10.99.0.1/24 dev lan
 ip -n "$router" link add wan type veth peer name eth0 netns "$data"
@@ -100,46 +84,23 @@ table ip lab {
 NFT
 
 at() { ip netns exec "$lab-$1" "${@:2}"; }
-# limit NAMESPACE DEVICE RATE : what a device may send; an empty rate is none.
-limit() {
-    if [[ -n $3 ]]; then
-        # Bursts are counted with the headers of every segment in them, so they need not be switched off.
-        tc -n "$1" qdisc replace dev "$2" root tbf rate "$3" burst 256kb latency 50ms
-    else
-        tc -n "$1" qdisc del dev "$2" root 2>/dev/null || true
-    fi
-}
 # Both directions of the Hub's line, and of a machine's cable.
 wan() { limit "$router" lan "$1" && limit "$router" wan "$1"; }
 cable() { limit "$lab-$1" eth0 "$2" && limit "$switch" "m$1" "$2"; }
 address() { echo "10.99.0.$((100 + $1))"; }
 
 hub_mib=0
-hub_pid=
 # serve MIB : a Hub with a file of that size.
 serve() {
-    local text=$work/hub.txt
     ((hub_mib != $1)) || return 0
-    [[ -z $hub_pid ]] || kill "$hub_pid"
-    : >"$text"
-    env -i PATH="$PATH" ip netns exec "$data" "$target/examples/test-hub" --ip 10.98.0.1 --size "$1" >"$text" &
-    hub_pid=$!
-    disown "$hub_pid"
-    until [[ $(wc -l <"$text") -ge 2 ]]; do
-        kill -0 "$hub_pid"
-        sleep 0.1
-    done
-    hub=$(sed -n 's/^hub //p' "$text")
-    control=$(sed -n 's/^control //p' "$text")
+    start_hub "$target/examples/test-hub" "$data" --ip 10.98.0.1 --size "$1"
     hub_mib=$1
     size=$(($1 << 20))
-    sum=$(ip netns exec "$data" curl -sfL "$hub/org/model/resolve/main/model.safetensors" | sha256sum)
 }
 hub_told() { ip netns exec "$data" curl -sf "$control/ledger" | jq -r "$1"; }
 hub_sent() { hub_told '.sent["model.safetensors"] // 0'; }
-# Bytes that the router sent to the lab, less the headers of Ethernet, IP and TCP. A Hub that was hung up on had handed
-# more to its network than ever crossed the line.
-line_sent() { ip -n "$router" -s -j link show lan | jq '.[0].stats64.tx | .bytes - 66 * .packets'; }
+# A Hub that was hung up on had handed more to its network than ever crossed the line.
+line_sent() { sent "$router" lan; }
 forget() {
     ip netns exec "$data" curl -sf -X DELETE "$control/ledger"
     ip netns exec "$router" nft flush set ip lab fetched
@@ -248,7 +209,7 @@ finish() {
         path=$(jq -r '.files[] | select(.path == "model.safetensors").local_path' "$work/$n.json" 2>/dev/null || true)
         if ((status != 0)); then
             complain "machine $n failed: $(tail -3 "$work/$n.talk" | tr '\n' ' ')"
-        elif [[ ! -f $path || $(sha256sum <"$path") != "$sum" ]]; then
+        elif [[ ! -f $path || $(sha256sum <"$path" | cut -d' ' -f1) != "$sum" ]]; then
             complain "machine $n HAS A WRONG FILE: $path"
         fi
         took=$(calc "$ended - $began > $took ? $ended - $began : $took")
@@ -260,7 +221,6 @@ complain() {
     echo "$scene: $1" >&2
 }
 
-calc() { awk "BEGIN { printf \"%.3f\", ($*) }"; }
 # judge FIGURE RELATION TARGET NAME NOTE
 judge() {
     local verdict=MISSED

@@ -12,6 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/need.sh
+source scripts/lab.sh
 export PATH="$PATH:/usr/sbin:/sbin"
 
 what=${1:-all}
@@ -37,7 +38,7 @@ recipe() {
         apt-get update -qq >/dev/null
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     fi
-    need ip=iproute2 nft=nftables
+    need ip=iproute2 tc=iproute2 nft=nftables jq=jq curl=curl
 }
 
 windows_cargo() {
@@ -67,16 +68,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/hffs-windows.XXXXXX")
 export WINEPREFIX=$work/wine WINEARCH=win64 WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml=
 user=$WINEPREFIX/drive_c/users/$(id -un)
 name=hffs-win-$$
-pids=()
+machines=(one two windows)
 
 clean_up() {
-    local pid namespace
-    for namespace in "$name"-{windows,one,two}; do
-        for pid in $(ip netns pids "$namespace" 2>/dev/null); do kill -KILL "$pid" 2>/dev/null || true; done
-    done
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     [[ ! -d $WINEPREFIX ]] || wineserver -k 2>/dev/null || true
-    for namespace in "$name"-{switch,hub,windows,one,two}; do ip netns del "$namespace" 2>/dev/null || true; done
+    end_lab "$name"-{switch,hub,one,two,windows}
     rm -rf "$work"
 }
 trap clean_up EXIT
@@ -111,24 +107,18 @@ unit() {
 # ---- the lab -----------------------------------------------------------------------------------------
 
 saw=()
-row() { saw+=("$1|$2"); printf '  %-58s %s\n' "$1" "$2"; }
-die() { echo "failed: $*" >&2; exit 1; }
+row() { saw+=("$1|$2") && printf '  %-62s %s\n' "$1" "$2"; }
+die() { echo "failed: $*" >&2 && exit 1; }
 
 address() { case $1 in hub) echo 10.97.0.1 ;; one) echo 10.97.0.11 ;; two) echo 10.97.0.12 ;; windows) echo 10.97.0.13 ;; esac; }
-inside() { local machine=$1; shift; ip netns exec "$name-$machine" "$@"; }
+inside() { ip netns exec "$name-$1" "${@:2}"; }
 
 network() {
     local machine
-    ip netns add "$name-switch"
-    ip -n "$name-switch" link add br0 type bridge
-    ip -n "$name-switch" link set br0 up
-    for machine in hub one two windows; do
-        ip netns add "$name-$machine"
-        ip -n "$name-$machine" link set lo up
-        ip -n "$name-switch" link add "to-$machine" type veth peer name eth0 netns "$name-$machine"
-        ip -n "$name-switch" link set "to-$machine" master br0 up
+    begin_lab "$name"-{switch,hub,one,two,windows}
+    for machine in hub "${machines[@]}"; do
+        plug "$name-$machine" eth0 "to-$machine"
         ip -n "$name-$machine" addr add "$(address "$machine")/24" dev eth0
-        ip -n "$name-$machine" link set eth0 up
         # Multicast goes where the cable is.
         ip -n "$name-$machine" route add 224.0.0.0/4 dev eth0
     done
@@ -142,185 +132,239 @@ network() {
 
 # on MACHINE ENDPOINT-OR-EMPTY COMMAND… : hffs in a clean environment.
 on() {
-    local machine=$1 endpoint=$2 program=("$hffs")
-    shift 2
-    local clean=(PATH="$PATH" HOME="$work/$machine" NO_COLOR=1)
-    if [[ -n $endpoint ]]; then clean+=(HF_ENDPOINT="$endpoint" HF_HUB_OFFLINE=0); else clean+=(HF_HUB_OFFLINE=1); fi
-    if [[ $machine == windows ]]; then
+    local program=("$hffs") clean=(PATH="$PATH" HOME="$work/$1" NO_COLOR=1)
+    if [[ -n $2 ]]; then clean+=(HF_ENDPOINT="$2" HF_HUB_OFFLINE=0); else clean+=(HF_HUB_OFFLINE=1); fi
+    if [[ $1 == windows ]]; then
         # The work directory is where Windows has it by default.
         program=(wine "$exe")
         clean+=(WINEPREFIX="$WINEPREFIX" WINEARCH=win64 WINEDEBUG=-all)
     fi
-    inside "$machine" env -i "${clean[@]}" "${program[@]}" "$@"
+    inside "$1" env -i "${clean[@]}" timeout 900 "${program[@]}" "${@:3}"
 }
+asked() { on "$1" '' --json "${@:2}" 2>/dev/null; }
 home_of() { if [[ $1 == windows ]]; then echo "$user/.cache/huggingface"; else echo "$work/$1/.cache/huggingface"; fi; }
+repo_of() { echo "$(home_of "$1")/hub/models--org--model"; }
 forget() { on "$1" '' -q model rm org/model >/dev/null; }
-file_of() { find "$(home_of "$1")/hub/models--org--model/snapshots" -name model.safetensors | head -1; }
-sum_of() { sha256sum "$(file_of "$1")" | cut -d' ' -f1; }
-number() { tr -d ' \n\r' | grep -o "\"$1\":\({[^}]*}\|[0-9]*\)" | grep -o ':[0-9]\+' | tr -d : | awk '{ sum += $1 } END { print sum + 0 }'; }
-peer_id() { on "$1" '' --json daemon status | tr -d ' \n\r' | sed 's/.*"peer_id":"\([^"]*\)".*/\1/'; }
+serves() { start_hub "$test_hub" "$name-hub" --ip "$(address hub)" --seed "$1" --size "$2"; }
+peer_id() { asked "$1" daemon status | jq -r .peer_id; }
 # sees MACHINE PEER_ID : whether a machine lists a peer as active.
-sees() { on "$1" '' --json peer ls | tr -d ' \n\r' | tr '}' '\n' | grep "$2" | grep -q '"active":true'; }
-# within SECONDS COMMAND… : waits until it goes well; prints the seconds that it took.
+sees() { asked "$1" peer ls | jq -e --arg id "$2" 'any(.[]; .peer_id == $id and .active)'; }
+# within SECONDS COMMAND… : waits until it goes well; sets `waited`, in seconds.
 within() {
-    local limit=$1 start=$EPOCHREALTIME
-    shift
-    until "$@" >/dev/null 2>&1; do
-        (($(awk "BEGIN { print (${EPOCHREALTIME/,/.} - ${start/,/.} < $limit) }"))) || return 1
+    local begun=$EPOCHREALTIME
+    until "${@:2}" >/dev/null 2>&1; do
+        (($(calc "$EPOCHREALTIME - $begun < $1" | cut -d. -f1))) || die "not within $1 s: ${*:2}"
         sleep 0.2
     done
-    awk "BEGIN { printf \"%.1f\", ${EPOCHREALTIME/,/.} - ${start/,/.} }"
+    waited=$(calc "$EPOCHREALTIME - $begun")
 }
-# brings MACHINE ENDPOINT-OR-EMPTY : adds the model there; sets `took`, in seconds, and `document`.
+# brings MACHINE ENDPOINT-OR-EMPTY : adds the model there, and compares it; sets `took`, in seconds.
 brings() {
-    local start=$EPOCHREALTIME
-    document=$(on "$1" "$2" --json model add org/model)
-    took=$(awk "BEGIN { printf \"%.2f\", ${EPOCHREALTIME/,/.} - ${start/,/.} }")
+    local begun=$EPOCHREALTIME path
+    on "$1" "$2" -q --json model add org/model >"$work/$1.json"
+    took=$(calc "$EPOCHREALTIME - $begun")
+    path=$(find "$(repo_of "$1")/snapshots" -name model.safetensors | head -1)
+    [[ $(sha256sum <"$path" | cut -d' ' -f1) == "$sum" ]] || die "$1 HAS WRONG BYTES"
 }
-rate() { awk "BEGIN { printf \"%.0f MiB/s\", $mib / $1 }"; }
-start_hub() {
-    : >"$work/hub$1.txt"
-    inside hub env -i PATH="$PATH" "$test_hub" --ip "$(address hub)" --size "$mib" --seed "$1" >"$work/hub$1.txt" &
-    hub_pid=$!
-    pids+=("$hub_pid")
-    until [[ $(wc -l <"$work/hub$1.txt") -ge 2 ]]; do kill -0 "$hub_pid"; sleep 0.1; done
-    hub=$(sed -n 's/^hub //p' "$work/hub$1.txt")
+# told MACHINE FILTER : of the large file, in what its last add told.
+told() { jq ".files[] | select(.path == \"model.safetensors\") | $2" "$work/$1.json"; }
+speed() {
+    printf '%.1f s, %.0f MiB/s' "$took" "$(calc "$mib / $took")"
+    [[ -z $linux ]] || printf ', %.2f of Linux to Linux' "$(calc "$linux / $took")"
 }
-same() { [[ $(sum_of "$1") == "$wanted" ]] || die "$1 has other bytes than $wanted"; }
+
+# Whoever reads what the command prints to its end must not wait for the daemon that it started. (Wine itself passes
+# stderr on to all that it starts.)
+begin_all() {
+    local machine said
+    for machine in "${machines[@]}"; do
+        mkdir -p "$work/$machine"
+        said=$(on "$machine" '' daemon start 2>"$work/talk.txt") || die "$said $(cat "$work/talk.txt")"
+    done
+    row "started in the background by a command that has ended" "pid $(asked windows daemon status | jq .pid) answers"
+    row "the work directory" "$(on windows '' conf cache get | tr -d '\r')"
+}
 
 discovery() {
-    local first second machine other
-    first=$(peer_id one)
-    second=$(peer_id windows)
-    row "found by mDNS, Linux sees Windows" "$(within 60 sees one "$second" || die "not found by mDNS") s"
-    row "found by mDNS, Windows sees Linux" "$(within 60 sees windows "$first" || die "not found by mDNS") s"
+    local machine other
+    within 60 sees one "$(peer_id windows)"
+    row "found by mDNS, Linux sees Windows" "$waited s"
+    within 60 sees windows "$(peer_id one)"
+    row "found by mDNS, Windows sees Linux" "$waited s"
     # What came from peers alone goes only to those that this machine's user paired with.
-    for machine in one two windows; do
-        for other in one two windows; do
+    for machine in "${machines[@]}"; do
+        for other in "${machines[@]}"; do
             [[ $machine == "$other" ]] || on "$machine" '' -q peer add "$(address "$other")" >/dev/null
         done
     done
-    row "peer add, each the others" "$(on windows '' --json peer ls | grep -o manual | wc -l) paired on Windows"
+    row "peer add, each the others" "$(asked windows peer ls | jq '[.[] | select(.via | index("manual"))] | length') paired on Windows"
 }
 
 both_ways() {
-    start_hub 1
+    serves 1 "$mib"
     brings one "$hub"
-    wanted=$(sum_of one)
     kill "$hub_pid" # From here on, only a peer has it.
+    linux=
     brings two ''
-    same two
+    row "$mib MiB, Linux to Linux" "$(speed)"
     linux=$took
-    row "$mib MiB, Linux to Linux" "$took s, $(rate "$took")"
     brings windows ''
-    same windows
-    row "$mib MiB, Linux to Windows, sha256 right" "$took s, $(rate "$took"), $(ratio "$took") of Linux to Linux"
+    row "$mib MiB, Linux to Windows" "$(speed)"
     # The other way round: only Windows has it.
     forget one
     forget two
     brings one ''
-    same one
-    row "$mib MiB, Windows to Linux, sha256 right" "$took s, $(rate "$took"), $(ratio "$took") of Linux to Linux"
-    # Together: a third machine takes pieces from both.
+    row "$mib MiB, Windows to Linux" "$(speed)"
     brings two ''
-    same two
-    row "$mib MiB, from Windows and Linux together" "$took s, $(peers_in <<<"$document") gave"
+    row "$mib MiB, from Windows and Linux in pieces" "$(told two '.peer_bytes | map(. / 1048576 | floor) | join(" and ")' | tr -d '"') MiB"
 }
-ratio() { awk "BEGIN { printf \"%.2f\", $linux / $1 }"; }
-peers_in() { tr -d ' \n\r' | grep -o '"peer_bytes":{[^}]*}' | grep -o '"12D[^"]*":[1-9][0-9]*' | cut -d: -f1 | sort -u | wc -l; }
 
 received() { inside windows cat /sys/class/net/eth0/statistics/rx_bytes; }
-noted() { cat "$(home_of windows)"/hub/models--org--model/.hffs/*.journal 2>/dev/null | grep -c ^piece || true; }
-begun() { (($(noted) > 0)); }
+# came BYTES SINCE
+came() { (($(received) - $2 > $1)); }
+noted() { cat "$(repo_of windows)"/.hffs/*.journal 2>/dev/null | grep -c ^piece || true; }
 
 killed() {
-    local before kept adding pid
+    local before at_kill pid pieces
     forget windows
     # As slow as a usual cable, so that there is a middle to be killed in.
-    tc -n "$name-switch" qdisc replace dev to-windows root tbf rate 400mbit burst 256kb latency 50ms
+    limit "$switch" to-windows 400mbit
     before=$(received)
     on windows '' -q model add org/model >/dev/null 2>&1 &
-    adding=$!
-    within 60 begun >/dev/null || die "nothing was noted"
-    sleep "$(awk "BEGIN { print $mib / 100 }")"
-    kept=$(noted)
+    within 60 came $((mib << 20 >> 1)) "$before"
     # Every program of that machine but Wine's own server ends in this moment.
     for pid in $(ip netns pids "$name-windows"); do
         [[ $(tr '\0' ' ' <"/proc/$pid/cmdline") != *hffs.exe* ]] || kill -KILL "$pid" 2>/dev/null || true
     done
-    wait "$adding" 2>/dev/null || true
-    kept=$(noted)
-    tc -n "$name-switch" qdisc del dev to-windows root
+    wait $! 2>/dev/null || true
+    at_kill=$(received)
+    pieces=$(noted)
+    limit "$switch" to-windows ''
     on windows '' -q daemon start >/dev/null
     brings windows ''
-    same windows
-    local size=$((mib << 20)) resumed again
-    resumed=$(number resumed_bytes <<<"$document")
-    again=$(number peer_bytes <<<"$document")
-    row "killed at $kept pieces, then added again" "$((resumed >> 20)) MiB resumed, $((again >> 20)) MiB fetched"
-    row "received twice, with every packet's header" "$((($(received) - before - size) >> 20)) MiB"
+    row "killed after $(((at_kill - before) >> 20)) MiB had come, $pieces pieces of them whole" \
+        "$(($(told windows .resumed_bytes) >> 20)) MiB resumed, $(($(told windows '.peer_bytes | add // 0') >> 20)) MiB fetched then"
+    row "came twice, packet headers and all" "$((($(received) - before - (mib << 20)) >> 20)) MiB"
+}
+
+# The Hub's line is thin, and all want the same at once.
+together() {
+    local machine before begun jobs=() size=192 rate=60
+    for machine in "${machines[@]}"; do forget "$machine"; done
+    serves 3 "$size"
+    # What the Hub has handed to its network should have crossed it.
+    inside hub sh -c 'echo 4096 65536 131072 >/proc/sys/net/ipv4/tcp_wmem'
+    limit "$name-hub" eth0 "${rate}mbit"
+    limit "$switch" to-hub "${rate}mbit"
+    before=$(sent "$name-hub" eth0)
+    begun=$EPOCHREALTIME
+    for machine in windows one two; do
+        brings "$machine" "$hub" &
+        jobs+=($!)
+    done
+    for machine in "${jobs[@]}"; do wait "$machine"; done
+    took=$(calc "$EPOCHREALTIME - $begun")
+    row "$size MiB at once on all three, $rate Mbit/s to the Hub" \
+        "$(calc "($(sent "$name-hub" eth0) - $before) / $((size << 20))") times its size from the Hub, $took s"
+    for machine in "${machines[@]}"; do
+        row "  of which $machine" "$(($(told "$machine" .hub_bytes) >> 20)) MiB from the Hub, $(($(told "$machine" '.peer_bytes | add // 0') >> 20)) MiB from the others"
+    done
+}
+
+# What Windows has is now as Python left it there: files in snapshots, refs, and no word about what they are. The Hub's
+# line is still thin.
+from_python() {
+    on windows '' -q daemon stop
+    rm -r "$(repo_of windows)"/{trees,.hffs} "$(home_of windows)/hffs/ledger.jsonl"
+    on windows '' -q daemon start >/dev/null
+    forget one
+    forget two
+    within 60 sees one "$(peer_id windows)"
+    brings one "$hub"
+    row "what Python downloaded without links is found and shared" \
+        "$(($(told one '.peer_bytes | add // 0') >> 20)) MiB from Windows, $(($(told one .hub_bytes) >> 20)) MiB from the Hub"
+    limit "$name-hub" eth0 ''
+    limit "$switch" to-hub ''
 }
 
 walled() {
     local machine
-    for machine in one two windows; do on "$machine" '' -q daemon stop; done
+    serves 1 "$mib"
+    forget one
     forget windows
-    forget two
+    for machine in "${machines[@]}"; do on "$machine" '' -q daemon stop; done
     inside windows nft -f - <<'RULES'
 add table inet wall
 add chain inet wall in { type filter hook input priority 0; policy drop; }
 add rule inet wall in iif lo accept
 add rule inet wall in ct state established,related accept
 RULES
-    for machine in one two windows; do on "$machine" '' -q daemon start >/dev/null; done
-    within 60 sees windows "$(peer_id one)" >/dev/null || die "Windows opened no connection"
+    for machine in "${machines[@]}"; do on "$machine" '' -q daemon start >/dev/null; done
+    brings one "$hub"
+    kill "$hub_pid"
+    within 60 sees windows "$(peer_id one)"
     brings windows ''
-    same windows
-    row "Windows lets nobody in: takes by the connection it opened" "$took s, $(rate "$took")"
+    row "Windows lets nobody in: takes by the connection it opened" "$(speed)"
     # Now `one` has to take it back by the same connection; only Windows has the file.
     forget one
-    within 60 sees one "$(peer_id windows)" >/dev/null || die "the connection was not kept"
+    within 60 sees one "$(peer_id windows)"
     brings one ''
-    same one
-    row "Windows lets nobody in: gives by the connection it opened" "$took s, $(rate "$took")"
+    row "Windows lets nobody in: gives by the connection it opened" "$(speed)"
     inside windows nft delete table inet wall
 }
 
+# setting NAME TYPE VALUE : one of the Internet settings of Windows.
+setting() {
+    inside windows wine reg add 'HKCU\Software\Microsoft\Windows\CurrentVersion\Internet Settings' \
+        /v "$1" /t "$2" /d "$3" /f >/dev/null 2>&1
+}
 # A name that nobody can look up shows that the proxy was asked.
 proxied() {
-    local settings='HKCU\Software\Microsoft\Windows\CurrentVersion\Internet Settings' at
-    start_hub 2
-    at=${hub#http://}
-    inside windows wine reg add "$settings" /v ProxyEnable /t REG_DWORD /d 1 /f >/dev/null 2>&1
-    inside windows wine reg add "$settings" /v ProxyServer /t REG_SZ /d "$at" /f >/dev/null 2>&1
+    serves 2 1
+    setting ProxyEnable REG_DWORD 1
+    setting ProxyServer REG_SZ "${hub#http://}"
     on windows http://hub.invalid -q model add org/small >/dev/null
     row "the system's proxy is used for the Hub" "a Hub that only the proxy knows answered"
-    inside windows wine reg add "$settings" /v ProxyServer /t REG_SZ /d "$(address hub):1" /f >/dev/null 2>&1
-    on windows '' -q model search org/model >/dev/null
+    setting ProxyServer REG_SZ "$(address hub):1"
+    [[ -n $(on windows '' model search org/model) ]] || die "no peer answered"
     row "and never for peers" "with a dead proxy, peers answer"
-    inside windows wine reg add "$settings" /v ProxyEnable /t REG_DWORD /d 0 /f >/dev/null 2>&1
-    kill "$hub_pid"
+    setting ProxyEnable REG_DWORD 0
 }
 
+# In the foreground there is a console, and Ctrl-C in it.
+interrupted() {
+    local pid status=0
+    on windows '' -q daemon stop
+    within 10 not asked windows daemon status
+    row "stop" "ended in $waited s"
+    on windows '' daemon start --foreground >"$work/foreground.txt" 2>&1 &
+    within 60 asked windows daemon status
+    for pid in $(ip netns pids "$name-windows"); do
+        [[ $(tr '\0' ' ' <"/proc/$pid/cmdline") != *foreground* ]] || kill -INT "$pid" 2>/dev/null || true
+    done
+    wait $! || status=$?
+    row "Ctrl-C in the foreground" "exit code $status"
+}
+not() { ! "$@"; }
+
 lab() {
-    local machine entry
+    local entry native=${CARGO_TARGET_DIR:-$PWD/target}/$folder
     cargo build --locked --quiet --profile "$profile" --bin hffs --example test-hub
-    local native=${CARGO_TARGET_DIR:-$PWD/target}/$folder
     hffs=$native/hffs
     test_hub=$native/examples/test-hub
     [[ -e $exe ]] || build
     printf '\n%s, %d MiB, %d cores, load %s\n\n' "$(wine --version)" "$mib" "$(nproc)" "$(cut -d' ' -f1-3 /proc/loadavg)"
     network
-    mkdir -p "$work"/{one,two}
-    for machine in one two windows; do on "$machine" '' -q daemon start >/dev/null; done
-    row "the work directory" "$(on windows '' conf cache get | tr -d '\r')"
+    begin_all
     discovery
     both_ways
     killed
+    together
+    from_python
     walled
     proxied
-    row "stop" "$(on windows '' daemon stop 2>&1 | tr -d '\r')"
-    printf '\n%-66s %s\n' "seen with $(wine --version)" ""
+    interrupted
+    printf '\nseen with %s, load %s\n' "$(wine --version)" "$(cut -d' ' -f1-3 /proc/loadavg)"
     for entry in "${saw[@]}"; do printf '%-66s %s\n' "${entry%%|*}" "${entry#*|}"; done
 }
 
