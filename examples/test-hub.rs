@@ -1,8 +1,8 @@
 //! The test Hub on its own, for scripts: serves made-up repos and prints where.
 //!
 //! `test-hub [--ip IP] [--size MIB] [--seed N] [--many N]` serves `org/model` with one large file of that size,
-//! `org/small`, the dataset `org/data`, and `org/many` with N files of 10 KB; prints `hub URL` and `control URL`
-//! (see `tests/kit/hub/control.rs`), and runs until it is ended.
+//! `org/small`, the dataset `org/data`, `org/odd` with names that not every system can have, and `org/many` with N files
+//! of 10 KB; prints `hub URL` and `control URL` (see `tests/kit/hub/control.rs`), and runs until it is ended.
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a tool of the tests")]
 
 #[path = "../tests/kit/hub/mod.rs"]
@@ -42,7 +42,8 @@ fn main() {
                 .lfs("model.safetensors", seeded(seed, size * MIB)),
         )
         .with(Repo::model("org/small").file("config.json", "{}").lfs("weights.bin", seeded(seed + 1, MIB)))
-        .with(Repo::dataset("org/data").lfs("train.parquet", seeded(seed + 2, MIB)));
+        .with(Repo::dataset("org/data").lfs("train.parquet", seeded(seed + 2, MIB)))
+        .with(odd(Repo::model("org/odd")));
     if many > 0 {
         let small = |repo: Repo, n: u64| repo.file(&format!("{:02}/{n:05}.bin", n % 20), seeded(seed + 3 + n, 10_000));
         hub.put((0..many).fold(Repo::model("org/many"), small));
@@ -53,4 +54,11 @@ fn main() {
         hub.obey();
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Windows has the first and the last of these, one of the second and third, and none of the others.
+fn odd(repo: Repo) -> Repo {
+    let deep = format!("{}end.txt", "deep/".repeat(60));
+    let paths = ["ok.txt", "Notes.md", "notes.md", "why?.txt", "sub/a|b", "aux.txt", &deep];
+    paths.into_iter().fold(repo, |repo, path| repo.file(path, path.to_owned()))
 }

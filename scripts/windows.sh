@@ -313,6 +313,17 @@ RULES
     inside windows nft delete table inet wall
 }
 
+# Six files, one of them below sixty folders, and a seventh with a name that is a device on Windows.
+oddly_named() {
+    serves 2 1
+    on one "$hub" -q model add org/odd >"$work/one.txt" 2>/dev/null
+    on windows "$hub" model add org/odd >"$work/windows.txt" 2>"$work/talk.txt"
+    row "a repo with names that Windows cannot have" \
+        "$(wc -l <"$work/one.txt") files on Linux, $(wc -l <"$work/windows.txt") on Windows, $(grep -c 'left out' "$work/talk.txt") told to be left out"
+    ! on windows "$hub" -q model add org/odd notes.md >/dev/null 2>"$work/talk.txt" || die "Windows has two files under one name"
+    row "and one of them, when it is named" "refused: they $(grep -o 'are one name.*' "$work/talk.txt" | tr -d '\r')"
+}
+
 # setting NAME TYPE VALUE : one of the Internet settings of Windows.
 setting() {
     inside windows wine reg add 'HKCU\Software\Microsoft\Windows\CurrentVersion\Internet Settings' \
@@ -362,6 +373,7 @@ lab() {
     together
     from_python
     walled
+    oddly_named
     proxied
     interrupted
     printf '\nseen with %s, load %s\n' "$(wine --version)" "$(cut -d' ' -f1-3 /proc/loadavg)"
