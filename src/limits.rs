@@ -372,11 +372,12 @@ pub const HUB_ERROR_BYTES_MAX: usize = 16 << 10;
 pub const HUB_TEXT_CHARS_MAX: usize = 200;
 /// A renamed repo, a signed address and a data host's own turn are four.
 pub const HUB_HOPS_MAX: usize = 10;
-/// More connections to one host gain nothing on a line that is full, and look like an attack.
-pub const HUB_RANGES_MAX: usize = 16;
-/// Of these, ranges of at least `LARGE_REQUEST_BYTES`: more than three large files have in flight. The rest is for
-/// small files, each of which would wait for seconds behind a large range.
-pub const HUB_LARGE_RANGES_MAX: usize = 10;
+/// Small ranges that one endpoint gets at a time: one for each of `SMALL_FILES_AT_ONCE`. More connections to one host
+/// gain nothing on a line that is full, and look like an attack.
+pub const HUB_SMALL_RANGES_MAX: usize = 16;
+/// The same for ranges of at least `LARGE_REQUEST_BYTES`: what three large files begin with. A further one would wait
+/// for seconds for one of their ranges to end.
+pub const HUB_LARGE_RANGES_MAX: usize = 12;
 /// Questions are counted against the lab's common limit; they do not queue behind ranges.
 pub const HUB_QUESTIONS_MAX: usize = 8;
 /// Sets of proxies that are in use at one time: the daemon's, and those of a few terminals.

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use reqwest::Response;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::health::{Purpose, Route};
-use super::transport::RangePlace;
 use super::{Error, Failure, Shared};
 use crate::limits;
 
@@ -23,7 +23,7 @@ pub(super) struct Body {
     pub(super) route: Route,
     pub(super) shared: Arc<Shared>,
     /// Our place among the endpoint's requests.
-    pub(super) permit: Option<RangePlace>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
     /// Where in the file the next byte stands.
     pub(super) next: u64,
     /// Where the asked bytes end.

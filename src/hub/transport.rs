@@ -85,14 +85,8 @@ pub(super) enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Gate {
     Questions,
-    Ranges,
+    SmallRanges,
     LargeRanges,
-}
-
-/// A range's place; free again when it is dropped.
-pub(super) struct RangePlace {
-    _place: OwnedSemaphorePermit,
-    _large: Option<OwnedSemaphorePermit>,
 }
 
 /// Clients, one for each set of proxies in use, and what bounds their requests.
@@ -137,16 +131,14 @@ impl Transport {
         self.through(route, Gate::Questions, limits::HUB_QUESTIONS_MAX).await
     }
 
-    /// The same among the ranges. Large ones may not take all of these places: a small file would wait
-    /// for seconds behind each.
-    pub(super) async fn place_for_bytes(&self, route: &Route, len: u64) -> Option<RangePlace> {
-        let _large = if len >= limits::LARGE_REQUEST_BYTES {
-            Some(self.through(route, Gate::LargeRanges, limits::HUB_LARGE_RANGES_MAX).await?)
+    /// The same among the ranges. Large ones have places of their own: a small file would wait for seconds
+    /// behind each.
+    pub(super) async fn place_for_bytes(&self, route: &Route, len: u64) -> Option<OwnedSemaphorePermit> {
+        if len >= limits::LARGE_REQUEST_BYTES {
+            self.through(route, Gate::LargeRanges, limits::HUB_LARGE_RANGES_MAX).await
         } else {
-            None
-        };
-        let _place = self.through(route, Gate::Ranges, limits::HUB_RANGES_MAX).await?;
-        Some(RangePlace { _place, _large })
+            self.through(route, Gate::SmallRanges, limits::HUB_SMALL_RANGES_MAX).await
+        }
     }
 
     async fn through(&self, route: &Route, gate: Gate, places: usize) -> Option<OwnedSemaphorePermit> {
@@ -254,7 +246,7 @@ fn build(proxies: &Proxies, patience: Patience) -> Result<Client, Error> {
             .no_proxy()
             .http1_only()
             .connect_timeout(patience.connect)
-            .pool_max_idle_per_host(limits::HUB_RANGES_MAX)
+            .pool_max_idle_per_host(limits::HUB_SMALL_RANGES_MAX + limits::HUB_LARGE_RANGES_MAX)
             .tcp_keepalive(limits::HUB_STALL);
         list.iter().cloned().fold(builder, reqwest::ClientBuilder::proxy)
     };

@@ -294,19 +294,19 @@ async fn an_endpoint_gets_a_bounded_number_of_ranges_at_one_time() {
     let server = Server::start(|seen| Reply::file(FILE, seen)).await;
     let hub = hub();
     let mut held = Vec::new();
-    for _ in 0..crate::limits::HUB_RANGES_MAX {
+    for _ in 0..crate::limits::HUB_SMALL_RANGES_MAX {
         held.push(fetch(&hub, &server, 0..4, Reading::Exact).await.unwrap());
     }
     let seventeenth = fetch(&hub, &server, 0..4, Reading::Exact);
     tokio::pin!(seventeenth);
     assert!(futures::poll!(&mut seventeenth).is_pending());
-    assert_eq!(server.seen().len(), crate::limits::HUB_RANGES_MAX);
+    assert_eq!(server.seen().len(), crate::limits::HUB_SMALL_RANGES_MAX);
     held.pop();
     assert!(seventeenth.await.is_ok());
 }
 
 #[tokio::test]
-async fn large_ranges_leave_places_to_small_ones() {
+async fn small_ranges_do_not_wait_behind_large_ones() {
     const LARGE: u64 = crate::limits::LARGE_REQUEST_BYTES;
     let file: &'static [u8] = vec![7; LARGE as usize].leak();
     let server = Server::start(|seen| Reply::file(file, seen)).await;
@@ -331,7 +331,7 @@ async fn a_range_that_has_come_leaves_its_place_to_others() {
     let server = Server::start(|seen| Reply::file(FILE, seen)).await;
     let hub = hub();
     let mut held = Vec::new();
-    for _ in 0..=crate::limits::HUB_RANGES_MAX {
+    for _ in 0..=crate::limits::HUB_SMALL_RANGES_MAX {
         let mut body = fetch(&hub, &server, 0..4, Reading::Exact).await.unwrap();
         read(&mut body).await;
         held.push(body);
