@@ -1,4 +1,7 @@
 //! Small beside huge: who wants little does not wait for who wants much.
+//!
+//! The thin line is the taker's. A giver's kernel lets a connection keep two packets in a queue of its own machine, and
+//! while others fill that queue, a new connection would get next to nothing: no line elsewhere knows of such a rule.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +10,9 @@ use crate::kit::lab::Lab;
 use crate::kit::node::Node;
 use crate::kit::{secs, until};
 
-/// What nine megabytes may take that share 5 MB/s with three huge files. As one connection beside the Hub's usual nine
-/// they get a tenth of it, and from a peer, where four ranges are shared, a quarter.
-const MEDIUM: Duration = secs(30);
+/// What nine megabytes may take that share 5 MB/s with three huge files: eight seconds are their quarter of it, which is
+/// dealt out by connections that do not all get the same.
+const MEDIUM: Duration = secs(20);
 const HUGE: [&str; 4] = ["1.bin", "2.bin", "3.bin", "4.bin"];
 
 /// Forty files of 10 KB.
@@ -59,7 +62,7 @@ fn a_small_add_is_not_starved_by_a_huge_one_from_the_same_peer() {
     giver.start();
     ["org/huge", "org/medium", "org/small1", "org/small2"].iter().for_each(|id| drop(giver.add(&[id])));
     lab.unplug_hub();
-    lab.rate(&giver, "40mbit");
+    lab.rate(&taker, "40mbit");
     taker.start().pair(&giver);
     let [alone, beside, medium] = measured(&lab, &taker);
     assert!(beside < fair(alone), "{beside:?} beside a huge add, {alone:?} alone");
@@ -72,7 +75,7 @@ fn a_small_add_is_not_starved_by_a_huge_one_from_the_hub() {
     let hub = hub_with_all_sizes(&mut lab);
     let node = lab.node("a").hub(&hub);
     node.start();
-    lab.hub_rate("40mbit");
+    lab.rate(&node, "40mbit");
     let [alone, beside, medium] = measured(&lab, &node);
     assert!(beside < fair(alone), "{beside:?} beside a huge add, {alone:?} alone");
     assert!(medium < MEDIUM, "{medium:?}");
