@@ -61,6 +61,8 @@ pub(super) struct Driver<'a> {
     /// says nothing about it.
     gone: BTreeSet<Source>,
     fellows: Fellows,
+    /// Until when others' answers are waited for at most, before anything is asked at first hand.
+    holds_until: Option<Instant>,
     last_trouble: Option<String>,
     /// Whether the source that answered last asked to be left alone for a while.
     told_to_wait: bool,
@@ -81,6 +83,7 @@ impl<'a> Driver<'a> {
             sequential: BTreeSet::new(),
             gone: BTreeSet::new(),
             fellows: Fellows::new(task.inner.swarm.clone(), task.place.content),
+            holds_until: None,
             last_trouble: None,
             told_to_wait: false,
         }
@@ -100,8 +103,8 @@ impl<'a> Driver<'a> {
         for (source, pieces) in barred {
             self.step(Event::Doubted { source: source.clone(), pieces: pieces.clone() });
         }
-        let mut holds = !inner.swarm.active().is_empty();
-        if holds {
+        if !inner.swarm.active().is_empty() {
+            self.holds_until = Some(Instant::now() + limits::FELLOW_FIRST * 3);
             self.hold();
         }
         let mut pardon = !barred.is_empty();
@@ -136,9 +139,7 @@ impl<'a> Driver<'a> {
                     for (maker, list) in lists {
                         lock(&self.landing.claims).add(maker, list);
                     }
-                    if holds {
-                        self.hold();
-                    }
+                    self.hold();
                     self.join_peers(offers);
                 }
             }
@@ -153,16 +154,13 @@ impl<'a> Driver<'a> {
                 self.note_the_gone();
                 question = Box::pin(ask(Arc::clone(&inner), content, Arc::clone(&self.landing)));
                 asking = true;
-                if holds {
-                    self.hold();
-                }
+                self.hold();
                 self.join_endpoints();
             }
             if hashing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 hashing = self.hash_ahead();
             }
-            if holds && !asking && !self.fellows.is_asking() {
-                holds = false;
+            if !asking && !self.fellows.is_asking() && self.holds_until.take().is_some() {
                 self.step(Event::Hold(Instant::now()));
             }
             partial.talk().say(self.plan.word(Instant::now()));
@@ -190,9 +188,11 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Asks for nothing at first hand until others had time to answer.
+    /// At the beginning, asks for nothing at first hand until others had time to answer what they were just asked.
     fn hold(&mut self) {
-        self.step(Event::Hold(Instant::now() + limits::FELLOW_FIRST));
+        if let Some(latest) = self.holds_until {
+            self.step(Event::Hold(latest.min(Instant::now() + limits::FELLOW_FIRST)));
+        }
     }
 
     /// What came from the Hub before a restart was hashed again, so it is what the Hub sent.

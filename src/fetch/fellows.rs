@@ -30,6 +30,8 @@ struct Known {
     mark: Mark,
     asked: Instant,
     is_asked: bool,
+    /// It said that it has all, and is asked no more until somebody says otherwise.
+    is_whole: bool,
 }
 
 /// What a fellow said.
@@ -63,10 +65,13 @@ impl Fellows {
 
     /// Follows a peer from here on; asks it at once, if it is new.
     pub(super) fn follow(&mut self, peer: &PeerId) {
-        if !self.known.contains_key(peer) {
-            self.known.insert(peer.clone(), Known { mark: Mark::default(), asked: Instant::now(), is_asked: false });
-            self.ask(peer);
+        if let Some(known) = self.known.get_mut(peer) {
+            known.is_whole = false;
+            return;
         }
+        let known = Known { mark: Mark::default(), asked: Instant::now(), is_asked: false, is_whole: false };
+        self.known.insert(peer.clone(), known);
+        self.ask(peer);
     }
 
     /// Follows a peer no longer; says whether it was followed.
@@ -80,7 +85,8 @@ impl Fellows {
 
     /// Asks those whose time has come.
     pub(super) fn ask_on(&mut self) {
-        let is_due = |known: &Known| !known.is_asked && known.asked.elapsed() >= limits::FELLOW_EVERY;
+        let is_due =
+            |known: &Known| !known.is_asked && !known.is_whole && known.asked.elapsed() >= limits::FELLOW_EVERY;
         let due: Vec<PeerId> = self.known.iter().filter(|(_, k)| is_due(k)).map(|(peer, _)| peer.clone()).collect();
         due.iter().for_each(|peer| self.ask(peer));
     }
@@ -110,9 +116,13 @@ impl Fellows {
                 // Whoever is silent is asked again; the plan notices how long it has been so.
                 None => continue,
                 Some(Stand::Bringing(progress)) => progress,
-                Some(over @ (Stand::Whole | Stand::Gone)) => {
+                Some(Stand::Whole) => {
+                    known.is_whole = true;
+                    return Heard::Whole;
+                }
+                Some(Stand::Gone) => {
                     self.known.remove(&peer);
-                    return if over == Stand::Whole { Heard::Whole } else { Heard::Gone(peer) };
+                    return Heard::Gone(peer);
                 }
             };
             let pieces = match progress.gained {

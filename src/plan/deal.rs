@@ -274,10 +274,10 @@ impl Plan {
     }
 
     /// Whether an endpoint is worth asking although its pieces cannot be passed on, so that beside fellows each byte
-    /// of it crosses the WAN for us alone. It is where the Hub is so slow that even shared among all it
-    /// brings less. Where that is not known, one piece tells.
+    /// of it crosses the WAN for us alone. It is so where the Hub, shared among all, brings less. Where that is not
+    /// known, one piece tells.
     fn outdoes_the_crew(&self, state: &SourceState, now: Instant) -> bool {
-        let secs = now.saturating_duration_since(self.held_until).as_secs_f64();
+        let secs = now.saturating_duration_since(self.begun).as_secs_f64();
         let passed_on = self.sources.values().filter(|source| !source.is_mirror()).map(SourceState::gave).sum::<u64>();
         let inflow = passed_on as f64 / secs.max(1.0);
         match state.rate() {

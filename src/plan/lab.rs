@@ -532,7 +532,9 @@ fn every_piece_arrives_wherever_a_source_is_left_in_any_lab() {
         assert!(outcome.secs.is_some_and(|secs| secs <= slowest * 2.0 + patience * 3.0), "{seed}: {outcome:?} {lab:?}");
         // Lost with the dead and given to the stalled; the others share the rest.
         let honest = lab.machines.iter().all(|m| m.dies.is_none() && m.stalls.is_none() && !m.lies);
-        assert!(!honest || outcome.twice <= 0.05, "{seed}: {outcome:?} {lab:?}");
+        // Of a few dozen pieces, two are a good part.
+        let two = 2.0 / (f64::from(lab.pieces) * lab.machines.len() as f64);
+        assert!(!honest || outcome.twice <= two.max(0.05), "{seed}: {outcome:?} {lab:?}");
     }
 }
 

@@ -192,6 +192,7 @@ pub struct Plan {
     next_range: u64,
     wanted_next: u32,
     crew: Crew,
+    begun: Instant,
     held_until: Instant,
     /// Bytes that came at first hand and may be passed on.
     drawn: u64,
@@ -226,6 +227,7 @@ impl Plan {
             next_range: range.0,
             wanted_next: 0,
             crew: Crew::new(seat, cut),
+            begun: now,
             held_until: now,
             drawn: 0,
             waits_since: None,
@@ -240,13 +242,12 @@ impl Plan {
         match event {
             Event::Joined { source, offer, proof, rate } => {
                 concerns = Concerns::One(source.clone());
-                self.joined(source, offer, proof, rate);
+                self.joined(source, offer, proof, rate, now);
                 self.crew.settle(self.is_able(now), now);
             }
             Event::Gained { peer, pieces } => {
                 let source = Source::Peer(peer.clone());
-                // Whoever tells the same pieces again and again brings nothing.
-                if self.sources.get_mut(&source).is_some_and(|state| state.gain(&pieces) > 0) {
+                if self.sources.get_mut(&source).is_some_and(|state| state.gain(&pieces)) {
                     self.crew.gained(&peer, now);
                 }
                 concerns = Concerns::One(source);
@@ -350,13 +351,17 @@ impl Plan {
         actions
     }
 
-    fn joined(&mut self, source: Source, offer: Offer, proof: Proof, rate: Option<f64>) {
+    fn joined(&mut self, source: Source, offer: Offer, proof: Proof, rate: Option<f64>, now: Instant) {
         let offer = if self.fits(&offer) { offer } else { Offer::Pieces(PieceSet::none(self.cut.count())) };
         if let (Source::Peer(peer), Offer::Whole) = (&source, &offer) {
             self.crew.part(peer);
         }
         match self.sources.get_mut(&source) {
-            Some(state) => state.set_offer(&source, offer, proof),
+            Some(state) => {
+                if let (true, Source::Peer(peer)) = (state.set_offer(&source, offer, proof), &source) {
+                    self.crew.gained(peer, now);
+                }
+            }
             None => {
                 let mut state = SourceState::new(&source, offer, proof, rate, self.sources.len());
                 self.barred.get(&source).into_iter().flatten().for_each(|piece| state.refuse(*piece));

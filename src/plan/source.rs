@@ -67,6 +67,8 @@ pub(super) struct SourceState {
     /// Sources that joined earlier stand before those that joined later, where nothing else tells
     /// them apart: the user's order of endpoints.
     pub(super) place: usize,
+    /// The most pieces that it ever offered.
+    most: u32,
     /// Pieces that came from it and were wrong: not asked of it again.
     refused: BTreeSet<u32>,
     rate: Option<f64>,
@@ -83,11 +85,13 @@ pub(super) struct SourceState {
 
 impl SourceState {
     pub(super) fn new(source: &Source, offer: Offer, proof: Proof, rate: Option<f64>, place: usize) -> Self {
+        let most = if let Offer::Pieces(set) = &offer { set.len() } else { 0 };
         Self {
             kind: kind(source, &offer),
             offer,
             proof,
             place,
+            most,
             refused: BTreeSet::new(),
             rate,
             known: rate,
@@ -100,9 +104,19 @@ impl SourceState {
         }
     }
 
-    pub(super) fn set_offer(&mut self, source: &Source, offer: Offer, proof: Proof) {
+    /// Changes what it offers; says whether that is more than it ever offered.
+    pub(super) fn set_offer(&mut self, source: &Source, offer: Offer, proof: Proof) -> bool {
         self.kind = kind(source, &offer);
         (self.offer, self.proof) = (offer, proof);
+        self.offers_more()
+    }
+
+    /// Whoever tells the same pieces again and again, or takes some back and tells them anew, offers no more.
+    fn offers_more(&mut self) -> bool {
+        let Offer::Pieces(set) = &self.offer else { return false };
+        let more = set.len() > self.most;
+        self.most = self.most.max(set.len());
+        more
     }
 
     /// Whether it has the whole file, and what it gives may be passed on.
@@ -115,12 +129,14 @@ impl SourceState {
         self.kind == Kind::Endpoint && self.proof == Proof::Unproven
     }
 
-    /// Adds pieces to what it offers; says how many of them are new.
-    pub(super) fn gain(&mut self, pieces: &[u32]) -> usize {
-        match &mut self.offer {
-            Offer::Pieces(set) => pieces.iter().filter(|piece| set.insert(**piece)).count(),
-            Offer::Whole | Offer::FromStart => 0,
+    /// Adds pieces to what it offers; says whether that is more than it ever offered.
+    pub(super) fn gain(&mut self, pieces: &[u32]) -> bool {
+        if let Offer::Pieces(set) = &mut self.offer {
+            pieces.iter().for_each(|piece| {
+                set.insert(*piece);
+            });
         }
+        self.offers_more()
     }
 
     /// Leaves of some pieces those that it can be asked for.

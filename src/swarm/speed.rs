@@ -40,7 +40,9 @@ impl Speed {
             return None;
         }
         let per_sec = self.sent as f64 / time.as_secs_f64();
-        let portion = if self.was_full { (per_sec * of.as_secs_f64()) as usize } else { usize::MAX };
+        // Between two writes far apart the line may have been idle, which says nothing about it.
+        let tells = self.was_full && time <= limits::SPEED_EVERY * 4;
+        let portion = if tells { (per_sec * of.as_secs_f64()) as usize } else { usize::MAX };
         *self = Self::new(now);
         Some(portion)
     }
@@ -62,5 +64,7 @@ mod tests {
         speed.full();
         assert_eq!(speed.portion(tenth, start + Duration::from_secs(2)), Some(50_000));
         assert_eq!(speed.portion(tenth, start + Duration::from_secs(3)), Some(usize::MAX));
+        speed.full();
+        assert_eq!(speed.portion(tenth, start + Duration::from_secs(13)), Some(usize::MAX), "it was idle since");
     }
 }
