@@ -153,6 +153,7 @@ impl Crew {
     pub(super) fn hear(&mut self, peer: PeerId, word: &Word, now: Instant) -> bool {
         let Some(seat) = self.seat else { return false };
         let known = self.fellows.len();
+        let counts = self.counted.contains(&peer);
         let mut coming = PieceSet::none(self.cut.count());
         for pieces in &word.coming {
             (pieces.start..pieces.end.min(self.cut.count())).for_each(|piece| {
@@ -186,10 +187,12 @@ impl Crew {
                 Some(old) => Some(old + NEWEST_WEIGHT * (newest - old)),
             };
         }
-        if drawn > 0 || fellow.is_idle() {
+        // Whoever counts no more owes nothing, and so looks idle; it has to bring something to count again.
+        let is_free = fellow.is_idle() && counts;
+        if drawn > 0 || is_free {
             fellow.moved = now;
         }
-        if fellow.is_idle() {
+        if is_free {
             fellow.gained = now;
         }
         fellow.drawn = word.drawn;

@@ -332,3 +332,43 @@ proptest! {
         prop_assert!(outcome.secs < size_mib as f64 / 2.0 * 1.1 + 16.0, "took {} s", outcome.secs);
     }
 }
+
+#[test]
+fn what_fellows_do_not_begin_with_is_brought_by_somebody_else() {
+    let cut = Cut::new(64 * MIB);
+    let begin = Instant::now();
+    let [first, second, me] = [0, 1, 2].map(|n| match peer(n) {
+        Source::Peer(peer) => peer,
+        Source::Endpoint(_) => unreachable!(),
+    });
+    let file = "0".repeat(64).parse().unwrap();
+    let mut plan = Plan::new(Some(Seat::new(&me, file)), cut, PieceSet::none(cut.count()), begin);
+    // They could bring their parts at any moment, and say so all the time; what we ask for is here at once.
+    let word = Word { coming: Vec::new(), drawn: 0, able: true };
+    plan.step(Event::Heard { peer: first.clone(), word: word.clone() }, begin);
+    let mut asked =
+        plan.step(Event::Joined { source: hub(0), offer: Offer::Whole, proof: Proof::Proven, rate: None }, begin);
+    let (mut now, mut before_its_time) = (begin, 0);
+    while plan.outlook(now) != Outlook::Done {
+        for action in std::mem::take(&mut asked) {
+            let Action::Ask { range, pieces, .. } = action else { continue };
+            for piece in pieces {
+                asked.extend(plan.step(Event::Received { range, bytes: cut.len_of(piece) }, now));
+                asked.extend(plan.step(Event::Piece(piece), now));
+            }
+            asked.extend(plan.step(Event::Ended { range, how: Ended::Complete }, now));
+        }
+        now += limits::PLAN_TICK;
+        plan.step(Event::Heard { peer: first.clone(), word: word.clone() }, now);
+        // They are not in step, so that one of them is always new.
+        if now > begin + limits::FELLOW_STALL / 2 {
+            plan.step(Event::Heard { peer: second.clone(), word: word.clone() }, now);
+        }
+        asked.extend(plan.step(Event::Tick, now));
+        if now <= begin + limits::FELLOW_OWES {
+            before_its_time = plan.have().len();
+        }
+        assert!(now < begin + limits::FELLOW_PIECE, "{} of {} pieces", plan.have().len(), cut.count());
+    }
+    assert!((1..64).contains(&before_its_time), "{before_its_time} pieces before others' time was over");
+}
