@@ -89,8 +89,9 @@ impl Cache {
     ) -> Result<PathBuf, Error> {
         let etag = content.digest.to_string();
         let shown = goal.folder.file(goal.commit, goal.path);
-        goal.folder.make_snapshot_folder(goal.commit, goal.path)?;
+        // Before a folder is made, which may itself be another's but for its letters.
         goal.has_own_name(&shown)?;
+        goal.folder.make_snapshot_folder(goal.commit, goal.path)?;
         let had = real_len(&shown) == Some(content.size);
         let place = match goal.folder.symlinks() {
             Symlinks::Yes => goal.folder.make(["blobs"])?.join(&etag),

@@ -173,6 +173,7 @@ fn files_that_only_their_letters_tell_apart_never_take_each_others_place() {
         assert!(error.hint().is_some());
         let early = scene.cache.has_own_name(&repo("a"), &commit('c'), &path(other)).unwrap_err();
         assert_eq!(early.to_string(), error.to_string());
+        assert_eq!(names(first.parent().unwrap().parent().unwrap()), ["Sub"], "a folder was left beside it");
     }
     assert_eq!(fs::read(&first).unwrap(), b"first");
     for fine in ["Sub/Readme.md", "Sub/other", "other"] {
