@@ -110,6 +110,10 @@ impl Book {
         }
     }
 
+    fn is_long(&self) -> bool {
+        self.len > limits::LEDGER_COMPACT_BYTES && self.lines > 2 * self.lines().len()
+    }
+
     /// The fewest lines that say the same. Files that are gone need no line.
     fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
@@ -177,16 +181,12 @@ impl Ledger {
 
     /// Shortens the ledger when it has grown long with events that later ones undid.
     pub(super) fn shorten(&self) {
-        if self.is_long()
-            && let Err(error) = self.compact()
+        let book = self.book();
+        if book.is_long()
+            && let Err(error) = self.rewrite(&book)
         {
             warn!(path = %self.path.display(), %error, "could not shorten the ledger");
         }
-    }
-
-    fn is_long(&self) -> bool {
-        let book = self.book();
-        book.len > limits::LEDGER_COMPACT_BYTES && book.lines > 2 * book.lines().len()
     }
 
     /// Whether the content of a file with this stamp was hashed and found right.
@@ -350,13 +350,16 @@ impl Ledger {
         Ok(())
     }
 
-    fn compact(&self) -> io::Result<()> {
+    /// Puts the fewest lines in place of all that were read, unless there are others by now.
+    fn rewrite(&self, read: &Book) -> io::Result<()> {
         let file = File::open(&self.path)?;
-        // Whoever holds the lock is adding a line that would be lost.
-        if file.try_lock().is_err() {
+        // Whoever holds the lock is adding a line that would be lost; so would one that was added since the book was
+        // read. It is not read now, because on Windows the lock keeps out every handle but its own.
+        let seen = file.try_lock().is_ok().then(|| file.metadata()).transpose()?;
+        if seen.is_none_or(|meta| (disk::number(&meta), meta.len()) != (read.ino, read.len)) {
             return Ok(());
         }
-        let lines = self.book().lines();
+        let lines = read.lines();
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let mut fresh = disk::private_temp(folder)?;
         for line in &lines {
@@ -487,6 +490,20 @@ mod tests {
         }
         short.append(&[added(3)]).unwrap();
         assert_eq!(ledger.added(&repo()).len(), 3);
+    }
+
+    #[test]
+    fn a_line_that_another_process_adds_meanwhile_outlives_the_shortening() {
+        let (_dir, path) = new();
+        let (daemon, command) = (Ledger::new(path.clone()), Ledger::new(path));
+        daemon.append(&[added(1), added(1)]).unwrap();
+        let read = daemon.book();
+        command.append(&[added(2)]).unwrap();
+        daemon.rewrite(&read).unwrap();
+        drop(read);
+        assert_eq!(daemon.added(&repo()).len(), 2);
+        daemon.rewrite(&daemon.book()).unwrap();
+        assert_eq!((daemon.added(&repo()).len(), daemon.book().lines), (2, 2));
     }
 
     proptest! {
