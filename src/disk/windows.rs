@@ -76,9 +76,10 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Lets a read-only file be replaced or removed: here that is a right on the file, not on its folder.
+/// Lets a read-only file be replaced or removed: here that is a right on the file, not on its folder. What a link
+/// leads to is neither.
 fn make_writable(path: &Path) {
-    if let Ok(meta) = fs::metadata(path)
+    if let Ok(meta) = fs::symlink_metadata(path)
         && meta.is_file()
         && meta.permissions().readonly()
     {
