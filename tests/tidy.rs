@@ -26,6 +26,9 @@ const KEPT: [&str; 6] = [
     "on_connection_handler_event",
 ];
 
+/// What stands before a file's own tests.
+const TEST_ONLY: &str = "#[cfg(test)]";
+
 /// The kinds of systems as paths and conditions name them.
 const SYSTEMS: [&str; 4] = ["unix", "windows", "linux", "target_os"];
 
@@ -269,7 +272,8 @@ impl Source {
 
     /// How many lines come before the file's own tests.
     fn shipped_lines(&self) -> usize {
-        self.code.split("#[cfg(test)]").next().unwrap_or_default().lines().count()
+        let own_tests = self.code.match_indices(TEST_ONLY).map(|(at, _)| at).find(|at| is_inline(&self.code[*at..]));
+        self.code[..own_tests.unwrap_or(self.code.len())].lines().count()
     }
 
     /// Whether it is a file of tests and nothing else.
@@ -330,6 +334,12 @@ impl Source {
     fn says(&self, line: usize, text: &str) -> String {
         format!("{}:{line}: {text}", self.path.display())
     }
+}
+
+/// Whether code that begins with attributes goes on with a module that is written there, and not only named.
+fn is_inline(code: &str) -> bool {
+    let item = code.lines().find(|line| !line.trim_start().starts_with("#[")).unwrap_or_default();
+    item.trim_start().starts_with("mod ") && item.trim_end().ends_with('{')
 }
 
 /// The first name of each item of a group, up to the brace that closes it.
@@ -445,6 +455,14 @@ fn below(folder: &str) -> Vec<Source> {
 fn none(found: impl Iterator<Item = String>) {
     let found: Vec<String> = found.collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn a_file_is_shipped_up_to_the_tests_that_are_written_in_it() {
+    let shipped =
+        |code: &str| Source { path: "src/plan.rs".into(), text: String::new(), code: code.into() }.shipped_lines();
+    assert_eq!(shipped("fn a() {}\n#[cfg(test)]\nmod tests;\nfn b() {}\n"), 4);
+    assert_eq!(shipped("#[cfg(test)]\nuse x;\nfn b() {}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n}\n"), 3);
 }
 
 #[test]
