@@ -58,8 +58,8 @@ pub const PACE_PORTION_BYTES_MIN: usize = 512;
 
 // ---- plan --------------------------------------------------------------------------------------
 
-/// Beside fellows a mirror is asked when it gives this many times what all together have got so far: its pieces cannot be
-/// passed on, so what one machine takes from it crosses the WAN for that one alone.
+/// Beside fellows a mirror is asked when it gives this many times what all together have got so far: its pieces
+/// cannot be passed on, so what one machine takes from it crosses the WAN for that one alone.
 pub const MIRROR_OVER_CREW: f64 = 1.5;
 /// Where nobody knows how fast it is, that is tried after this time, once,
 pub const MIRROR_AFTER: Duration = Duration::from_secs(10);

@@ -140,7 +140,6 @@ async fn interruption() {
     tokio::select! {
         Ok(()) = tokio::signal::ctrl_c() => {}
         () = system::told_to_end() => {}
-        else => std::future::pending().await,
     }
 }
 
