@@ -87,8 +87,9 @@ impl Environment {
         }
         for name in PATHS {
             if let Some(value) = lookup(name) {
-                let value = if cfg!(windows) { expand_percents(&value, &lookup) } else { value };
-                vars.insert(name.to_owned(), expand(&value, home_dir.as_deref(), &lookup));
+                let value = expand_home(&value, home_dir.as_deref());
+                let value = if cfg!(windows) { expand_on_windows(&value, &lookup) } else { expand(&value, &lookup) };
+                vars.insert(name.to_owned(), value);
             }
         }
         Self { vars, home_dir, ..Self::default() }
@@ -121,38 +122,19 @@ impl Environment {
     }
 }
 
-/// Expands `%VAR%`, which Python does on Windows; a variable that is not set stays as it is written.
-fn expand_percents(mut rest: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
-    let mut out = String::new();
-    while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let closed = after.split_once('%').and_then(|(name, tail)| Some((lookup(name)?, tail)));
-        rest = match closed {
-            Some((value, tail)) => {
-                out.push_str(&value);
-                tail
-            }
-            None => {
-                out.push('%');
-                after
-            }
-        };
+/// Puts the home directory in place of a leading `~`.
+fn expand_home(text: &str, home_dir: Option<&Path>) -> String {
+    match (home_dir.and_then(Path::to_str), text.strip_prefix('~')) {
+        (Some(home), Some(after)) if after.is_empty() || after.starts_with(std::path::is_separator) => {
+            format!("{home}{after}")
+        }
+        _ => text.to_owned(),
     }
-    out.push_str(rest);
-    out
 }
 
-/// Expands a leading `~`, `$VAR` and `${VAR}`; a variable that is not set stays as it is written.
-fn expand(text: &str, home_dir: Option<&Path>, lookup: impl Fn(&str) -> Option<String>) -> String {
-    let home = home_dir.and_then(Path::to_str);
-    let mut rest = text;
+/// Expands `$VAR` and `${VAR}`; a variable that is not set stays as it is written.
+fn expand(mut rest: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::new();
-    if let (Some(home), Some(after)) = (home, text.strip_prefix('~'))
-        && (after.is_empty() || after.starts_with(std::path::is_separator))
-    {
-        out.push_str(home);
-        rest = after;
-    }
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
         let (name, whole) = match after.strip_prefix('{').and_then(|inside| inside.split_once('}')) {
@@ -171,6 +153,38 @@ fn expand(text: &str, home_dir: Option<&Path>, lookup: impl Fn(&str) -> Option<S
             }
         }
         rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The same by the rules that Python has for Windows: there is `%VAR%` as well, a doubled sign stands for itself,
+/// nothing is expanded between single quotes, and what is not closed reaches to the end.
+fn expand_on_windows(mut rest: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::new();
+    while let Some((before, from)) = rest.find(['\'', '%', '$']).and_then(|at| rest.split_at_checked(at)) {
+        out.push_str(before);
+        if let Some(after) = from.strip_prefix("%%").or_else(|| from.strip_prefix("$$")) {
+            out.extend(from.chars().next());
+            rest = after;
+            continue;
+        }
+        let between = |open: &str, close: char| {
+            let inside = from.strip_prefix(open)?;
+            Some(inside.split_once(close).map_or(("", from.len()), |(name, _)| (name, open.len() + name.len() + 1)))
+        };
+        let quoted = between("'", '\'').map(|(_, whole)| ("", whole));
+        let (name, whole) = quoted.or_else(|| between("%", '%')).or_else(|| between("${", '}')).unwrap_or_else(|| {
+            let after = from.get(1..).unwrap_or_default();
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)).unwrap_or(after.len());
+            (after.get(..end).unwrap_or_default(), end + 1)
+        });
+        let (written, after) = from.split_at(whole);
+        match lookup(name).filter(|_| !name.is_empty()) {
+            Some(value) => out.push_str(&value),
+            None => out.push_str(written),
+        }
+        rest = after;
     }
     out.push_str(rest);
     out
@@ -204,13 +218,19 @@ mod tests {
         let lookup = |name: &str| (name == "DATA").then(|| r"D:\data".to_owned());
         for (written, meant) in [
             (r"%DATA%\hf", r"D:\data\hf"),
-            (r"%DATA%%DATA%", r"D:\dataD:\data"),
-            (r"C:\100%\%DATA%", r"C:\100%\D:\data"),
-            ("%NOT_SET%", "%NOT_SET%"),
-            ("%%", "%%"),
+            (r"$DATA\hf", r"D:\data\hf"),
+            (r"${DATA}s\hf", r"D:\datas\hf"),
+            ("%DATA%%DATA%", r"D:\dataD:\data"),
+            (r"C:\100%\%DATA%", r"C:\100%\%DATA%"),
+            ("%NOT_SET%%DATA%", r"%NOT_SET%D:\data"),
+            ("$NOT_SET$DATA-x$$DATA", "$NOT_SET$DATA-x$DATA"),
+            ("a%%b$$c%", "a%b$c%"),
+            ("'%DATA%'$DATA'$DATA", r"'%DATA%'D:\data'$DATA"),
             ("%DATA", "%DATA"),
+            ("${DATA%DATA%", "${DATA%DATA%"),
+            ("%€%$€", "%€%$€"),
         ] {
-            assert_eq!(expand_percents(written, lookup), meant, "{written}");
+            assert_eq!(expand_on_windows(written, lookup), meant, "{written}");
         }
     }
 
