@@ -81,8 +81,14 @@ impl Plan {
             Some(pieces) => Some(self.open(source, pieces, now)),
             // Among many, what a source could take over now is as good at the next tick.
             None if *concerns != Concerns::Tick && !self.crew.is_empty() => None,
-            // What somebody is bringing already may be passed on.
-            None if !self.crew.is_empty() && self.sources.get(source).is_some_and(SourceState::is_mirror) => None,
+            // What is on its way already may be passed on.
+            None if self
+                .sources
+                .get(source)
+                .is_some_and(|state| state.is_mirror() && !self.outdoes_the_crew(state, now)) =>
+            {
+                None
+            }
             None => self.take_over(source, survey.wan, now, actions),
         }
     }
@@ -277,6 +283,9 @@ impl Plan {
     /// of it crosses the WAN for us alone. It is so where the Hub, shared among all, brings less. Where that is not
     /// known, one piece tells.
     fn outdoes_the_crew(&self, state: &SourceState, now: Instant) -> bool {
+        if self.crew.is_empty() {
+            return true;
+        }
         let secs = now.saturating_duration_since(self.begun).as_secs_f64();
         let passed_on = self.sources.values().filter(|source| !source.is_mirror()).map(SourceState::gave).sum::<u64>();
         let inflow = passed_on as f64 / secs.max(1.0);
@@ -290,13 +299,15 @@ impl Plan {
         }
     }
 
-    /// Leaves what would come last: what others are to bring, and what is ours when there is no more of that.
+    /// Leaves what would come last: what others are to bring; without that what is ours, and then what is on its way
+    /// to others.
     fn keep_others(&self, pool: &mut PieceSet, survey: &Survey) {
-        pool.remove_all(&survey.coming);
-        let mut others = pool.clone();
-        others.remove_all(self.crew.mine());
-        if !others.is_empty() {
-            *pool = others;
+        for sooner in [&survey.coming, self.crew.mine()] {
+            let mut later = pool.clone();
+            later.remove_all(sooner);
+            if !later.is_empty() {
+                *pool = later;
+            }
         }
     }
 

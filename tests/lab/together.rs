@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::kit::hub::{MIB, Repo, TestHub, unique};
+use crate::kit::hub::{Fault, Host, MIB, Repo, TestHub, unique};
 use crate::kit::lab::Lab;
 use crate::kit::node::{Adding, Node};
 use crate::kit::{secs, until};
-use crate::transfer::lab_with;
+use crate::transfer::{all_see_all, lab_with};
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -141,6 +141,24 @@ fn takers_of_one_seeder_with_a_limited_line_serve_each_other() {
     // One taker alone needs 6.7 s, and a Hub that is silent costs each of them some more.
     assert!(took < secs(20), "{took:?}");
     assert_eq!(hub.sent_in_all(), 0);
+}
+
+#[test]
+fn a_fast_mirror_is_used_beside_others_where_the_hub_is_slow() {
+    let weights = unique(96 * MIB);
+    let Some(mut lab) = Lab::new() else { return };
+    let repo = Repo::model("org/m").lfs("w.bin", weights.clone());
+    let (hub, mirror) = (lab.hub().with(repo.clone()), lab.mirror().with(repo));
+    let nodes = ["a", "b", "c"].map(|name| lab.node(name).hub(&hub).mirror(&mirror));
+    all_see_all(&nodes);
+    hub.fault(Fault::Rate { bytes_per_sec: 100_000 }.at(Host::Data));
+    let started = Instant::now();
+    all_done(start_all(&nodes), &nodes, &weights);
+    let (took, share) = (started.elapsed(), share(mirror.sent("w.bin"), &weights));
+    println!("the mirror gave the file {share:.2} times to three machines, in {took:.1?}");
+    // Six connections to the Hub, of which each carries 100 kB/s, would need 168 s.
+    assert!(took < secs(60), "{took:?}");
+    assert!(share > 0.5, "the mirror gave the file {share:.2} times");
 }
 
 /// Questions that the Hub got, for names and for addresses of bytes.

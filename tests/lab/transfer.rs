@@ -12,7 +12,13 @@ pub(crate) fn lab_with(weights: &bytes::Bytes, names: &[&str]) -> Option<(Lab, T
     let mut lab = Lab::new()?;
     let hub = lab.hub().with(Repo::model("org/m").lfs("w.bin", weights.clone()));
     let nodes: Vec<Node> = names.iter().map(|name| lab.node(name).hub(&hub)).collect();
-    for node in &nodes {
+    all_see_all(&nodes);
+    Some((lab, hub, nodes))
+}
+
+/// Starts the machines' daemons, and waits until each has found all the others.
+pub(crate) fn all_see_all(nodes: &[Node]) {
+    for node in nodes {
         node.start();
     }
     until("all see all", secs(20), || {
@@ -21,7 +27,6 @@ pub(crate) fn lab_with(weights: &bytes::Bytes, names: &[&str]) -> Option<(Lab, T
             peers.as_array().unwrap().iter().filter(|peer| peer["active"] == true).count() == nodes.len() - 1
         })
     });
-    Some((lab, hub, nodes))
 }
 
 #[test]
