@@ -126,7 +126,7 @@ network() {
     ip -n "$name-hub" addr add 10.97.0.2/24 dev eth0
     # Wine's server opens the sockets of its programs, so it has to stand in the machine's network.
     mkdir "$WINEPREFIX"
-    inside windows wineserver -p
+    inside windows wineserver -p 2>/dev/null
     inside windows wine wineboot -i >/dev/null 2>&1
 }
 
