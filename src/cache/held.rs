@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::folder::Folder;
 use super::ledger::{Line, Stamp};
@@ -23,7 +23,7 @@ use super::{Cache, Error, Room};
 use crate::digest::{Digest, Hasher, PieceHasher};
 use crate::disk::Buffer;
 use crate::limits;
-use crate::names::Repo;
+use crate::names::{Repo, RepoPath};
 use crate::piece::{Cut, PieceList};
 use crate::tree::Content;
 
@@ -148,49 +148,61 @@ impl Cache {
         })
     }
 
-    /// Hashes content as a whole, once, and remembers the result and the piece list.
+    /// Hashes a file as a whole, once, and remembers the result and the piece list.
     ///
-    /// Damaged content is neither removed nor found again; what is fetched instead takes its place.
+    /// A damaged one is neither removed nor found again; what is fetched instead takes its place.
     pub fn verify(&self, held: &Unverified) -> Result<Blob, Error> {
-        let digest = held.content.digest;
-        let turn = self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().clone();
+        let open = || self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = open().entry(held.path.clone()).or_default().clone();
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let verified = match (self.0.look(&held.content), held.clue) {
+        // Others may have hashed it since.
+        let verified = match (self.0.look(&held.content), self.found(held)) {
             (Some(Held::Verified(blob)), _) => Ok(blob),
-            (_, Clue::Name) => self.hash(held),
-            (_, Clue::Size) => self.hash_guesses(held),
+            (_, Some(found)) => Err(Error::Another { path: held.path.clone(), found }),
+            (_, None) => self.hash(held),
         };
-        self.0.hashing.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        open().remove(&held.path);
         verified
     }
 
-    /// A file that may be this content, though nothing but its size says so. Only for those who may have the content
-    /// wherever it lies: of other files, too, something is learned by asking.
+    /// What a file that was only thought to have some content was found to be.
+    fn found(&self, held: &Unverified) -> Option<Digest> {
+        let meta = (held.clue == Clue::Size).then(|| fs::metadata(&held.path).ok()).flatten()?;
+        self.0.ledger.found(&held.content).remove(&(held.path.clone(), Stamp::of(&meta)))
+    }
+
+    /// A file that may be this content, though nothing but its size says so; another one each time until none is left
+    /// that was not hashed. Only for those who may have the content wherever it lies: of other files, too, something
+    /// is learned by asking.
     pub fn guess(&self, content: &Content) -> Option<Unverified> {
         self.guesses(content).into_iter().next()
     }
 
-    fn guesses(&self, content: &Content) -> Vec<Unverified> {
+    pub(super) fn guesses(&self, content: &Content) -> Vec<Unverified> {
         let nameless = self.0.index().nameless(content.size);
+        if nameless.is_empty() {
+            return Vec::new();
+        }
+        let found = self.0.ledger.found(content);
         let unhashed = |path: &PathBuf| {
-            let stamp = fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|meta| Stamp::of(&meta));
-            stamp.is_some_and(|stamp| stamp.size() == content.size && !self.0.ledger.knows(stamp, &content.digest))
+            let meta = fs::metadata(path).ok().filter(|meta| meta.is_file() && meta.len() == content.size);
+            meta.is_some_and(|meta| !found.contains_key(&(path.clone(), Stamp::of(&meta))))
         };
         let guess = |path| Unverified { content: *content, path, clue: Clue::Size };
         nameless.into_iter().filter(unhashed).map(guess).collect()
     }
 
-    /// Hashes one nameless file of this size after the other. Each is hashed once, whatever is asked for.
-    fn hash_guesses(&self, first: &Unverified) -> Result<Blob, Error> {
-        // Others may have hashed it since.
-        let mut last = Err(Error::Changed { path: first.path.clone() });
-        for guess in self.guesses(&first.content) {
-            last = self.hash(&guess);
-            if !matches!(last, Err(Error::Another { .. })) {
-                break;
-            }
-        }
-        last
+    /// Looks for content that is to be called `path` among the files of its size of which nothing tells what they are,
+    /// first among those of this name. It reads no more than one large file or a few small ones: whoever looks here
+    /// before a download would have been faster without, if it took longer than that.
+    pub fn recognize(&self, content: &Content, path: &RepoPath) -> Option<Blob> {
+        let mut guesses = self.guesses(content);
+        guesses.sort_by_key(|guess| !guess.path.ends_with(path.as_str()));
+        let at_most = limits::SMALL_FILE_BYTES.checked_div(content.size).unwrap_or(u64::MAX).max(1);
+        guesses.iter().zip(0..at_most).find_map(|(guess, _)| {
+            let verified = self.verify(guess);
+            verified.inspect_err(|error| debug!(%error, "a file is not what it was thought to be")).ok()
+        })
     }
 
     fn hash(&self, held: &Unverified) -> Result<Blob, Error> {
@@ -237,18 +249,20 @@ impl Cache {
             return;
         }
         let repos = view::repos_in(&self.0.root);
+        let mut known = None;
         index.repos.retain(|repo, _| repos.contains(repo));
         for repo in repos {
             let folder = Folder::new(&self.0, &repo);
             if index.repos.get(&repo).is_none_or(|shelf| shelf.fresh || shelf.folders != watched(&folder)) {
-                let shelf = self.scan(&repo, &folder);
+                let shelf = self.scan(&repo, &folder, &mut known);
                 index.repos.insert(repo, shelf);
             }
         }
         index.scanned = Some((Instant::now(), now.elapsed()));
     }
 
-    fn scan(&self, repo: &Repo, folder: &Folder<'_>) -> Shelf {
+    /// `known` is what the ledger knows of places, once a repo needed it.
+    fn scan(&self, repo: &Repo, folder: &Folder<'_>, known: &mut Option<HashMap<PathBuf, Vec<Digest>>>) -> Shelf {
         folder.sweep();
         // The times are read first, so that what changes during the scan is seen by the next one.
         let folders = watched(folder);
@@ -275,7 +289,7 @@ impl Cache {
         }
         if !nameless.is_empty() {
             // What was hashed before has a name since.
-            let known = self.0.ledger.verified_places();
+            let known = known.get_or_insert_with(|| self.0.ledger.verified_places());
             let hashed = nameless
                 .values()
                 .flatten()

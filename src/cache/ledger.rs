@@ -23,9 +23,10 @@ use crate::digest::Digest;
 use crate::disk;
 use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Visibility};
+use crate::tree::Content;
 
 /// What tells a file on disk from another, or from itself after it was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Stamp {
     size: u64,
     /// Nanoseconds since 1970.
@@ -41,10 +42,6 @@ impl Stamp {
             Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
         };
         Self { size: meta.len(), mtime: meta.modified().map_or(0, nanos), ino: disk::number(meta) }
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.size
     }
 }
 
@@ -199,12 +196,14 @@ impl Ledger {
         self.book().damaged.get(digest).is_some_and(|places| places.iter().any(|(_, known)| *known == stamp))
     }
 
-    /// Whether a file with this stamp was hashed for a digest of this kind, and is another.
-    pub(super) fn knows(&self, stamp: Stamp, wanted: &Digest) -> bool {
+    /// What files of this size were hashed for a digest of this kind, and what each was found to be.
+    pub(super) fn found(&self, wanted: &Content) -> HashMap<(PathBuf, Stamp), Digest> {
         let book = self.book();
-        let kind = std::mem::discriminant(wanted);
-        let mut of_its_kind = book.verified.iter().filter(|(digest, _)| std::mem::discriminant(*digest) == kind);
-        of_its_kind.any(|(_, places)| places.iter().any(|(_, known)| *known == stamp))
+        let kind = std::mem::discriminant(&wanted.digest);
+        let of_its_kind = book.verified.iter().filter(|(digest, _)| std::mem::discriminant(*digest) == kind);
+        let places = of_its_kind.flat_map(|(digest, places)| places.iter().map(|place| (place, *digest)));
+        let of_its_size = places.filter(|((_, stamp), _)| stamp.size == wanted.size);
+        of_its_size.map(|((path, stamp), digest)| ((path.clone(), *stamp), digest)).collect()
     }
 
     /// What was hashed and found right, by path.

@@ -123,8 +123,8 @@ struct Room {
     symlinks: OnceLock<folder::Symlinks>,
     /// What large and small letters are to this file system, once it was looked at.
     letters: OnceLock<Letters>,
-    /// One entry a digest that is being hashed, so that nobody hashes it a second time meanwhile.
-    hashing: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// One entry a file that is being hashed, so that nobody hashes it a second time meanwhile.
+    hashing: Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>,
     lately: Mutex<said::Lately>,
 }
 

@@ -15,7 +15,7 @@ use super::driver::Driver;
 use super::landing::Landing;
 use super::repair::{Barred, Progress};
 use super::tally::Tally;
-use super::{Error, Inner, link_local};
+use super::{Error, Inner, Nameless, link_local};
 use crate::config::Access;
 use crate::hub::Place;
 use crate::limits;
@@ -85,11 +85,11 @@ impl Task {
 
     /// Links the content if this machine has it by now, or claims the unfinished file. A download that was
     /// just cancelled may hold it for a moment longer, until its disk work is done.
-    pub(super) async fn claim(&self) -> Result<Claimed, Error> {
+    pub(super) async fn claim(&self, nameless: Nameless) -> Result<Claimed, Error> {
         let mut waited = Duration::ZERO;
         loop {
             let (cache, partials, place) = (self.inner.cache.clone(), self.inner.partials.clone(), self.place.clone());
-            let claimed = blocking(move || match link_local(&cache, &place) {
+            let claimed = blocking(move || match link_local(&cache, &place, nameless) {
                 Ok(Some(path)) => Ok(Claimed::Here(path)),
                 Ok(None) => {
                     let claimed = partials.claim(&place.repo, &place.content);

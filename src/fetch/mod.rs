@@ -314,7 +314,7 @@ impl Fetcher {
                     // Whoever did not start the download finds the file where it was published, and links it.
                     let local_path = match is_first {
                         true => local_path,
-                        false => inner.link_local(&place).await?.unwrap_or(local_path),
+                        false => inner.link_local(&place, Nameless::Left).await?.unwrap_or(local_path),
                     };
                     if cached {
                         report(Report::Note(format!("`{path}` is on this machine already: linked")));
@@ -394,9 +394,9 @@ impl Inner {
     }
 
     /// Links a content that lies elsewhere in this cache.
-    async fn link_local(&self, place: &Place) -> Result<Option<PathBuf>, Error> {
+    async fn link_local(&self, place: &Place, nameless: Nameless) -> Result<Option<PathBuf>, Error> {
         let (cache, place) = (self.cache.clone(), place.clone());
-        blocking(move || link_local(&cache, &place)).await?.map_err(Error::Cache)
+        blocking(move || link_local(&cache, &place, nameless)).await?.map_err(Error::Cache)
     }
 
     fn is_paired(&self, peer: &PeerId) -> bool {
@@ -429,12 +429,23 @@ impl Inner {
     }
 }
 
+/// Whether content is looked for among files of which nothing tells what they are: that may take as long as reading
+/// the file once, so it is done once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nameless {
+    Hashed,
+    Left,
+}
+
 /// Links a content that lies elsewhere in this cache. What hffs did not verify itself is hashed before,
 /// so that a damaged file of another tool does not get a second name.
-fn link_local(cache: &Cache, place: &Place) -> Result<Option<PathBuf>, cache::Error> {
-    let found = cache.find(&place.content);
-    let blob = match found.or_else(|| cache.guess(&place.content).map(Held::Unverified)) {
-        None => return Ok(None),
+fn link_local(cache: &Cache, place: &Place, nameless: Nameless) -> Result<Option<PathBuf>, cache::Error> {
+    let blob = match cache.find(&place.content) {
+        None if nameless == Nameless::Left => return Ok(None),
+        None => match cache.recognize(&place.content, &place.path) {
+            Some(blob) => blob,
+            None => return Ok(None),
+        },
         Some(Held::Verified(blob)) => blob,
         Some(Held::Unverified(unverified)) => match cache.verify(&unverified) {
             Ok(blob) => blob,

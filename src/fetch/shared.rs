@@ -15,7 +15,7 @@ use tracing::debug;
 use super::download::{Claimed, Task};
 use super::landing::lock;
 use super::turns::AddId;
-use super::{Attended, Error, Inner, Order, Tally};
+use super::{Attended, Error, Inner, Nameless, Order, Tally};
 use crate::hub::Place;
 use crate::limits;
 use crate::pace::{Joint, Member};
@@ -168,12 +168,12 @@ async fn bring(task: &Task, add: AddId) -> Result<Brought, Error> {
     let inner = &task.inner;
     let small = task.place.content.size <= limits::SMALL_FILE_BYTES;
     // A large file may wait long for its turn, and for nothing if it is here.
-    if !small && let Some(path) = inner.link_local(&task.place).await? {
+    if !small && let Some(path) = inner.link_local(&task.place, Nameless::Hashed).await? {
         return Ok(Brought::Linked(path));
     }
     let turns = if small { &inner.small } else { &inner.large };
     let _turn = turns.take(add).await?;
-    match task.claim().await? {
+    match task.claim(if small { Nameless::Hashed } else { Nameless::Left }).await? {
         Claimed::Here(path) => Ok(Brought::Linked(path)),
         Claimed::Partial(partial) => task.run(partial).await.map(Brought::Fetched),
     }
