@@ -80,7 +80,7 @@ pub struct Unverified {
 
 /// What makes us think that a file is some content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Clue {
+pub enum Clue {
     /// Its name says so, or the tree of its commit.
     Name,
     /// It has the size, and nothing tells what it is.
@@ -90,6 +90,11 @@ pub(super) enum Clue {
 impl Unverified {
     pub fn content(&self) -> Content {
         self.content
+    }
+
+    /// What makes us think so.
+    pub fn clue(&self) -> Clue {
+        self.clue
     }
 
     pub fn path(&self) -> &Path {

@@ -35,7 +35,7 @@ use crate::limits;
 use crate::names::{Commit, Repo, RepoPath, Revision, Visibility};
 use crate::tree::Tree;
 
-pub use held::{Blob, Held, Unverified};
+pub use held::{Blob, Clue, Held, Unverified};
 pub use remove::{Holding, Plan, Removed};
 pub use said::{Turn, Word};
 pub use view::{FileView, RepoView};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::blocking;
 use crate::cache::{self, Blob, Cache, Held, Unverified};
@@ -74,6 +74,11 @@ impl Hashing {
             Some(Ok(blob)) => Ok(blob),
             // Another tool is at work on it.
             Some(Err(cache::Error::Changed { .. })) | None => Err(LATER),
+            // It was no more than a guess.
+            Some(Err(error @ cache::Error::Another { .. })) => {
+                debug!(%error, "is known by now");
+                Err(Refusal::Missing)
+            }
             Some(Err(error)) => {
                 warn!(%error, "is not shared");
                 Err(Refusal::Missing)

@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::cache::{Blob, Cache, Held, Unverified};
+use crate::cache::{Blob, Cache, Clue, Held, Unverified};
 use crate::config::Access;
 use crate::digest::{Digest, spread};
 use crate::hub::Hub;
@@ -148,8 +148,10 @@ impl Inner {
             Standing::Verified(_) => Hold::Whole,
             Standing::Unverified(unverified) => {
                 // The asker will want it in a moment, so the hash begins now, or when there is room for it.
+                let clue = unverified.clue();
                 let _ = self.hashing.begin(unverified);
-                Hold::Whole
+                // Who waits for what is only the right size may wait in vain; the next question finds it verified.
+                if clue == Clue::Size { Hold::No } else { Hold::Whole }
             }
             // With no piece yet it is said as well: the asker may be about to bring the same.
             Standing::Unfinished(partial) => Hold::Pieces(partial.proven().to_bytes()),
@@ -265,6 +267,7 @@ impl Inner {
         let (this, asker) = (Arc::clone(self), from.clone());
         let standing = blocking(move || this.standing(&asker, &content)).await.unwrap_or(Standing::Nothing);
         Answer::Stand(match standing {
+            Standing::Unverified(unverified) if unverified.clue() == Clue::Size => Stand::Gone,
             Standing::Verified(_) | Standing::Unverified(_) => Stand::Whole,
             Standing::Nothing | Standing::Unknown(_) => Stand::Gone,
             Standing::Unfinished(partial) => {

@@ -236,3 +236,29 @@ async fn a_damaged_file_of_another_tool_is_missing_and_a_good_one_is_opened() {
     assert_eq!(share.open(friend(), whole("rotten")).await.unwrap_err(), Refusal::Missing);
     assert_eq!(share.open(stranger(), whole("good")).await.unwrap_err(), Refusal::Missing);
 }
+
+#[tokio::test]
+async fn what_only_has_the_size_is_told_once_it_is_known_for_what_it_is() {
+    let scene = Scene::with(&[]);
+    let snapshot = scene.home.path().join("hub").join(repo("m").folder()).join("snapshots").join("c".repeat(40));
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::write(snapshot.join("model.bin"), "weights").unwrap();
+    let share = scene.share(&[]);
+    let hold = async |text: &str| share.answer(friend(), Query::Holds { contents: vec![content(text)] }).await;
+    let stand = async |text: &str| {
+        share.answer(friend(), Query::Stand { content: content(text), known: Mark::default() }).await
+    };
+    // Another content of its size.
+    for text in ["wei-hts", "weights"] {
+        assert_eq!(stand(text).await, Answer::Stand(Stand::Gone), "{text}");
+        assert_eq!(hold(text).await, Answer::Holds(vec![Hold::No]), "{text}");
+    }
+    let known = async {
+        while hold("weights").await != Answer::Holds(vec![Hold::Whole]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), known).await.unwrap();
+    assert_eq!(stand("weights").await, Answer::Stand(Stand::Whole));
+    assert_eq!(hold("wei-hts").await, Answer::Holds(vec![Hold::No]));
+}
