@@ -199,30 +199,37 @@ pub fn settle<R>(temp: NamedTempFile<R>, place: &Path) -> io::Result<()> {
 /// What large and small letters are in the folder of a file with a name in large ones.
 pub fn letters(large: &Path) -> Letters {
     let small = large.file_name().map(|name| large.with_file_name(name.to_string_lossy().to_lowercase()));
-    match small.is_some_and(|small| is_same_name(large, &small)) {
-        true => Letters::Alike,
-        false => Letters::Different,
+    match small.and_then(|small| is_one_file(large, &small)) {
+        Some(true) => Letters::Alike,
+        Some(false) | None => Letters::Different,
     }
 }
 
-fn is_same_name(one: &Path, other: &Path) -> bool {
+/// Whether two names lead to one file; `None` when one of them leads to none.
+fn is_one_file(one: &Path, other: &Path) -> Option<bool> {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| identity(path, &meta));
-    identity(one).is_some_and(|one| identity(other) == Some(one))
+    Some(identity(one)? == identity(other)?)
 }
 
 /// The name that a part of `path` is taken for, where large and small letters are alike and it is written otherwise.
 /// `base` is a folder above it, and taken as it is.
+///
+/// Names are compared only where the part leads to something: a folder may have thousands of names, and with no
+/// answer to its own a part has no rival among them.
 pub fn other_spelling(base: &Path, path: &Path) -> Option<PathBuf> {
     let mut folder = base.to_owned();
     for part in path.strip_prefix(base).ok()?.iter() {
-        let names = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.file_name());
+        let own = folder.join(part);
+        fs::symlink_metadata(&own).ok()?;
         let alike = |name: &OsString| name.to_string_lossy().to_lowercase() == part.to_string_lossy().to_lowercase();
-        // A name that is taken for another cannot stand beside it.
-        match names.into_iter().find(alike) {
-            Some(name) if name != part => return Some(folder.join(name)),
-            Some(_) => folder.push(part),
-            None => return None,
+        // The system may still tell apart what we do not.
+        let is_rival =
+            |name: &OsString| name != part && alike(name) && is_one_file(&folder.join(name), &own) != Some(false);
+        let mut names = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.file_name());
+        if let Some(rival) = names.find(is_rival) {
+            return Some(folder.join(rival));
         }
+        folder = own;
     }
     None
 }
@@ -337,15 +344,25 @@ mod tests {
     #[test]
     fn a_name_that_only_its_letters_tell_from_another_is_noticed() {
         let base = tempfile::tempdir().unwrap();
-        fs::create_dir(base.path().join("Sub")).unwrap();
-        fs::write(base.path().join("Sub/File"), "x").unwrap();
-        let spelt = |name: &str| other_spelling(base.path(), &base.path().join(name));
-        for fine in ["Sub/File", "Sub/other", "Other/File", "other"] {
+        let place = |name: &str| base.path().join(name);
+        fs::create_dir(place("Sub")).unwrap();
+        for name in ["Sub/File", "Own"] {
+            fs::write(place(name), "x").unwrap();
+        }
+        let spelt = |name: &str| other_spelling(base.path(), &place(name));
+        for fine in ["Sub/File", "Sub/other", "Other/File", "other", "Own"] {
             assert_eq!(spelt(fine), None);
         }
-        assert_eq!(spelt("Sub/file"), Some(base.path().join("Sub").join("File")));
-        assert_eq!(spelt("sub/File"), Some(base.path().join("Sub")));
-        assert_eq!(spelt("sub/other"), Some(base.path().join("Sub")));
+        // On a system that tells these names from the others, so that they lead where they would elsewhere.
+        let _ = fs::hard_link(place("Sub/File"), place("Sub/file"));
+        #[cfg(unix)]
+        let _ = symlink(Path::new("Sub"), &place("sub"));
+        assert_eq!(spelt("Sub/file"), Some(place("Sub").join("File")));
+        assert_eq!(spelt("sub/File"), Some(place("Sub")));
+        assert_eq!(spelt("sub/other"), Some(place("Sub")));
+        if fs::create_dir(place("own")).is_ok() {
+            assert_eq!(spelt("Own"), None, "two files are told apart");
+        }
     }
 
     #[test]

@@ -202,25 +202,35 @@ fn a_file_noted_as_missing_is_so_no_more_once_it_is_there() {
 }
 
 /// A file system that does not tell large letters from small ones: where the tests run on one that does, only what
-/// is noticed before anything is written can be seen.
+/// is noticed before anything is written can be seen, and names have to be led where they would lead there.
 fn scene_with_letters_alike() -> Scene {
     let scene = scene_without_links();
     scene.cache.0.letters.set(disk::Letters::Alike).unwrap();
     scene
 }
 
+/// Lets another spelling lead to what is there, if it does not by itself, for as long as the result lives.
+fn also_called(there: &Path, name: PathBuf) -> Option<tempfile::TempPath> {
+    let made = fs::hard_link(there, &name).is_ok() || disk::symlink(there, &name).is_ok();
+    made.then(|| tempfile::TempPath::try_from_path(name).unwrap())
+}
+
 #[test]
 fn files_that_only_their_letters_tell_apart_never_take_each_others_place() {
     let scene = scene_with_letters_alike();
     let first = scene.add("a", 'c', "Sub/Readme.md", b"first");
-    for other in ["Sub/README.md", "sub/Readme.md", "sub/other"] {
+    let snapshot = scene.folder("a").join("snapshots").join(commit('c').as_str());
+    let folder = snapshot.join("Sub");
+    for (other, there, spelt) in
+        [("Sub/README.md", &first, "Sub/README.md"), ("sub/Readme.md", &folder, "sub"), ("sub/other", &folder, "sub")]
+    {
+        let _led = also_called(there, snapshot.join(spelt));
         let sealed = scene.seal("a", sha256(b"second"), b"second");
         let error = scene.cache.publish(&repo("a"), &commit('c'), &path(other), sealed).unwrap_err();
         assert!(matches!(&error, Error::OneName { .. }), "{error}");
         assert!(error.hint().is_some());
         let early = scene.cache.has_own_name(&repo("a"), &commit('c'), &path(other)).unwrap_err();
         assert_eq!(early.to_string(), error.to_string());
-        assert_eq!(names(first.parent().unwrap().parent().unwrap()), ["Sub"], "a folder was left beside it");
     }
     assert_eq!(fs::read(&first).unwrap(), b"first");
     for fine in ["Sub/Readme.md", "Sub/other", "other"] {
@@ -234,7 +244,11 @@ fn refs_that_only_their_letters_tell_apart_never_stand_for_each_other() {
     let scene = scene_with_letters_alike();
     let now = SystemTime::now();
     scene.cache.write_ref(&repo("a"), &rev("Dev/main"), &commit('c'), now).unwrap();
-    for other in ["Dev/Main", "dev/main", "dev/other"] {
+    let refs = scene.folder("a").join("refs");
+    for (other, there, spelt) in
+        [("Dev/Main", "Dev/main", "Dev/Main"), ("dev/main", "Dev", "dev"), ("dev/other", "Dev", "dev")]
+    {
+        let _led = also_called(&refs.join(there), refs.join(spelt));
         scene.cache.write_ref(&repo("a"), &rev(other), &commit('d'), now).unwrap();
         assert_eq!(scene.cache.ref_of(&repo("a"), &rev(other)), None);
     }
