@@ -41,16 +41,24 @@ pub(super) fn fit(
     for (path, content) in files {
         match refusal(path.as_str(), demands).or_else(|| rival(&path, &mut taken, demands)) {
             None => fitting.push((path, content)),
-            Some(why) => {
-                let unfit = Error::Unfit { name: path.to_string(), why };
-                if named.contains(&path) {
-                    return Err(unfit);
-                }
-                warn(format!("a file was left out: {unfit}"));
-            }
+            Some(why) => leave_out(&path, Error::Unfit { name: path.to_string(), why }, named, &mut warn)?,
         }
     }
     Ok(fitting)
+}
+
+/// Goes on without a file that cannot be had here, unless the user named it.
+pub(super) fn leave_out(
+    path: &RepoPath,
+    why: Error,
+    named: &[RepoPath],
+    mut warn: impl FnMut(String),
+) -> Result<(), Error> {
+    if named.contains(path) {
+        return Err(why);
+    }
+    warn(format!("a file was left out: {why}"));
+    Ok(())
 }
 
 /// Refuses a revision that cannot be noted here: its name becomes that of a file.

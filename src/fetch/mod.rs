@@ -239,7 +239,10 @@ impl Fetcher {
             blocking(move || cache.write_tree(&repo, &commit, &tree)).await??;
         }
         meaning.settle();
-        let (here, missing) = inner.part(order, &meaning.commit, &files).await?;
+        let Parted { here, missing, unfit } = inner.part(order, &meaning.commit, &files).await?;
+        for (path, why) in unfit {
+            fitting::leave_out(&path, Error::Cache(why), &order.files, |warning| report(Report::Warning(warning)))?;
+        }
         let mut done: Vec<FileDone> = here;
         done.iter().for_each(|file| report(Report::Done(file.clone())));
         let wanted: Vec<Content> = missing.iter().map(|(_, content)| *content).collect();
@@ -352,32 +355,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Parts the files into those that stand at their place in the cache, and the others.
-    async fn part(
-        &self,
-        order: &Order,
-        commit: &Commit,
-        files: &[(RepoPath, Content)],
-    ) -> Result<(Vec<FileDone>, Files), Error> {
+    /// Parts the files by what stands at their places in the cache.
+    async fn part(&self, order: &Order, commit: &Commit, files: &[(RepoPath, Content)]) -> Result<Parted, Error> {
         let (cache, repo, commit, files) = (self.cache.clone(), order.repo.clone(), commit.clone(), files.to_vec());
-        blocking(move || {
-            let places = cache.here(&repo, &commit, &files);
-            let mut here = Vec::new();
-            let mut missing = Vec::new();
-            for ((path, content), place) in files.into_iter().zip(places) {
-                match place {
-                    Some(local_path) => {
-                        here.push(FileDone { path, content, local_path, tally: None, cached: true, seconds: 0.0 });
-                    }
-                    None => {
-                        cache.has_own_name(&repo, &commit, &path)?;
-                        missing.push((path, content));
-                    }
-                }
-            }
-            Ok((here, missing))
-        })
-        .await?
+        blocking(move || part(&cache, &repo, &commit, files)).await
     }
 
     /// Small and large files, each in the order in which they are begun.
@@ -429,6 +410,30 @@ impl Inner {
     }
 }
 
+/// Files by what stands at their places.
+#[derive(Default)]
+struct Parted {
+    here: Vec<FileDone>,
+    missing: Files,
+    /// A file that is spelt otherwise has the place, and why that is so.
+    unfit: Vec<(RepoPath, cache::Error)>,
+}
+
+fn part(cache: &Cache, repo: &Repo, commit: &Commit, files: Files) -> Parted {
+    let places = cache.here(repo, commit, &files);
+    let mut parted = Parted::default();
+    for ((path, content), place) in files.into_iter().zip(places) {
+        match place.map_or_else(|| cache.has_own_name(repo, commit, &path).map(|()| None), |at| Ok(Some(at))) {
+            Ok(Some(local_path)) => {
+                parted.here.push(FileDone { path, content, local_path, tally: None, cached: true, seconds: 0.0 });
+            }
+            Ok(None) => parted.missing.push((path, content)),
+            Err(why) => parted.unfit.push((path, why)),
+        }
+    }
+    parted
+}
+
 /// Whether content is looked for among files of which nothing tells what they are: that may take as long as reading
 /// the file once, so it is done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -456,4 +461,36 @@ fn link_local(cache: &Cache, place: &Place, nameless: Nameless) -> Result<Option
         },
     };
     cache.link(&place.repo, &place.commit, &place.path, &blob).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_spelt_otherwise_on_disk_keeps_no_other_from_coming() {
+        let home = tempfile::tempdir().unwrap();
+        let hub = home.path().join("hub");
+        let cache = Cache::open(&hub, &home.path().join("hffs")).unwrap();
+        let repo = Repo { kind: Default::default(), id: "org/m".parse().unwrap() };
+        let commit: Commit = "c".repeat(40).parse().unwrap();
+        let snapshot = hub.join(repo.folder()).join("snapshots").join(commit.as_str());
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::write(snapshot.join("Readme.md"), "x").unwrap();
+        // What a file system does that takes these names for one.
+        let _ = fs::hard_link(snapshot.join("Readme.md"), snapshot.join("README.md"));
+        let _ = fs::hard_link(hub.join("CACHEDIR.TAG"), hub.join("cachedir.tag"));
+        let content = Content { digest: "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0".parse().unwrap(), size: 5 };
+        let files = ["README.md", "config.json"].map(|path| (path.parse().unwrap(), content)).to_vec();
+        let Parted { here, missing, unfit } = part(&cache, &repo, &commit, files.clone());
+        assert!(here.is_empty());
+        assert_eq!(missing, files[1..]);
+        assert!(matches!(&unfit[..], [(path, cache::Error::OneName { .. })] if *path == files[0].0));
+        let (path, why) = unfit.into_iter().next().unwrap();
+        let mut warnings = Vec::new();
+        fitting::leave_out(&path, Error::Cache(why), &[], |warning| warnings.push(warning)).unwrap();
+        assert!(warnings[0].starts_with("a file was left out: "), "{warnings:?}");
+    }
 }
