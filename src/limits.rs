@@ -458,6 +458,8 @@ pub const REF_BYTES_MAX: u64 = 64;
 pub const TREE_FILE_BYTES_MAX: u64 = 128 * MIB;
 /// The longest path, escaped, and a repo, a commit and a digest.
 pub const LEDGER_LINE_BYTES_MAX: u64 = 16 << 10;
+/// How often the ledger is opened anew because somebody shortened it meanwhile: a start of a daemon does that once.
+pub const LEDGER_OPENINGS: usize = 8;
 /// A ledger of this size holds some 20,000 lines and is read in a blink; beyond it is worth shortening.
 pub const LEDGER_COMPACT_BYTES: u64 = 4 * MIB;
 /// How long a publish is polite to another tool that holds the blob's lock; that one may hold it for hours.

@@ -287,13 +287,16 @@ impl Ledger {
     /// Opens the file with its lock held where locks work, and makes sure that it is still the one
     /// with the name: somebody may have shortened the ledger while the lock was waited for.
     fn open_last(&self) -> io::Result<File> {
-        loop {
-            let file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+        let open = || OpenOptions::new().read(true).append(true).create(true).open(&self.path);
+        let mut file = open()?;
+        for _ in 0..limits::LEDGER_OPENINGS {
             super::lock_politely(&file);
             if disk::is_same(&file, &self.path) {
-                return Ok(file);
+                break;
             }
+            file = open()?;
         }
+        Ok(file)
     }
 
     /// What the ledger says, with what others wrote since the last look.

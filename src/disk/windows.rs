@@ -113,9 +113,10 @@ pub fn is_held(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(SHARING_VIOLATION | LOCK_VIOLATION | DELETE_PENDING | USER_MAPPED_FILE))
 }
 
-/// How many names the file has.
+/// How many names the file has: one on volumes that do not tell, which mostly know no second ones.
 pub fn names(path: &Path) -> io::Result<u64> {
-    Ok(file::information(Handle::from_path_any(path)?)?.number_of_links())
+    let named = Handle::from_path_any(path)?;
+    Ok(file::information(named).map_or(1, |about| about.number_of_links()))
 }
 
 /// Tells a file from one that took its name later: the time at which it was made, for its number is
@@ -133,11 +134,17 @@ pub fn identity(path: &Path, _: &Metadata) -> Identity {
     )
 }
 
-/// Whether a path still leads to the file that is open.
+/// Whether a path still leads to the file that is open; where the volume does not tell, it is taken to.
 pub fn is_same(open: &File, path: &Path) -> bool {
     let number = |about: file::Information| (about.volume_serial_number(), about.file_index());
-    let both = file::information(open).and_then(|open| Ok((open, file::information(Handle::from_path_any(path)?)?)));
-    both.is_ok_and(|(open, named)| number(open) == number(named))
+    let named = match Handle::from_path_any(path) {
+        Ok(named) => named,
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
+    match (file::information(open), file::information(named)) {
+        (Ok(open), Ok(named)) => number(open) == number(named),
+        _ => true,
+    }
 }
 
 /// Lets a file that is made be for its owner only: in the user's own folders it is so by inheritance.
