@@ -355,9 +355,9 @@ mod tests {
         }
         // On a system that tells these names from the others, so that they lead where they would elsewhere.
         let _ = fs::hard_link(place("Sub/File"), place("Sub/file"));
+        assert_eq!(spelt("Sub/file"), Some(place("Sub").join("File")));
         #[cfg(unix)]
         let _ = symlink(Path::new("Sub"), &place("sub"));
-        assert_eq!(spelt("Sub/file"), Some(place("Sub").join("File")));
         assert_eq!(spelt("sub/File"), Some(place("Sub")));
         assert_eq!(spelt("sub/other"), Some(place("Sub")));
         if fs::create_dir(place("own")).is_ok() {
