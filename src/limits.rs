@@ -90,6 +90,8 @@ pub const FELLOW_EVERY: Duration = Duration::from_millis(300);
 /// A download asks who else is bringing the file, and then how far they are, before it asks for pieces, and waits no
 /// longer than this for each of the answers: machines that begin together would all begin with the same piece.
 pub const FELLOW_FIRST: Duration = Duration::from_millis(400);
+/// Nor longer than this for all of them: one answer may call for another question.
+pub const FELLOWS_FIRST: Duration = Duration::from_millis(1_200);
 /// Nobody waits for a fellow that has not answered for this long,
 pub const FELLOW_SILENT: Duration = Duration::from_secs(3);
 /// or that has something to bring and has got nothing for this long,

@@ -49,7 +49,7 @@ impl Task {
         let mut barred = Barred::new();
         let mut range = RangeId::default();
         for repairs in 0..=limits::REPAIRS_MAX {
-            self.bring(&landing, &partial, &barred, &mut range).await?;
+            self.bring(&landing, &barred, &mut range).await?;
             let (sealing, cache, place) = (Arc::clone(&partial), self.inner.cache.clone(), self.place.clone());
             // In one visit to another thread, because for a small file the way there is the longest part.
             let sealed = blocking(move || {
@@ -108,14 +108,8 @@ impl Task {
     }
 
     /// Drives a plan until every piece is there. `range` numbers the ranges on from round to round.
-    async fn bring(
-        &self,
-        landing: &Arc<Landing>,
-        partial: &Partial,
-        barred: &Barred,
-        range: &mut RangeId,
-    ) -> Result<(), Error> {
-        let mut driver = Driver::new(self, *range, landing, partial);
+    async fn bring(&self, landing: &Arc<Landing>, barred: &Barred, range: &mut RangeId) -> Result<(), Error> {
+        let mut driver = Driver::new(self, *range, landing);
         let result = driver.drive(barred).await;
         *range = driver.stop().await;
         // What aborted ranges have left behind speaks of a plan that is over.

@@ -27,7 +27,6 @@ use crate::hub::{Grant, Reading};
 use crate::limits;
 use crate::names::PeerId;
 use crate::pace::{Throttle, Toll};
-use crate::partial::Partial;
 use crate::piece::PieceList;
 use crate::plan::{Action, Ended, Event, Offer, Outlook, Plan, Proof, RangeId, Seat, Source};
 use crate::tree::Content;
@@ -70,7 +69,8 @@ pub(super) struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// `range`: the number of its first range.
-    pub(super) fn new(task: &'a Task, range: RangeId, landing: &Arc<Landing>, partial: &Partial) -> Self {
+    pub(super) fn new(task: &'a Task, range: RangeId, landing: &Arc<Landing>) -> Self {
+        let partial = landing.partial();
         let seat = Seat::new(task.inner.swarm.peer_id(), task.place.content.digest);
         Self {
             task,
@@ -104,7 +104,7 @@ impl<'a> Driver<'a> {
             self.step(Event::Doubted { source: source.clone(), pieces: pieces.clone() });
         }
         if !inner.swarm.active().is_empty() {
-            self.holds_until = Some(Instant::now() + limits::FELLOW_FIRST * 3);
+            self.holds_until = Some(Instant::now() + limits::FELLOWS_FIRST);
             self.hold();
         }
         let mut pardon = !barred.is_empty();
