@@ -13,6 +13,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 source scripts/need.sh
+source scripts/lab.sh
 export PATH="$PATH:/usr/sbin:/sbin"
 
 rounds=${1:-5}
@@ -290,12 +291,6 @@ done
 
 # ---- medians and ratios ------------------------------------------------------------------------------
 
-# median FORMAT : of a column of numbers, with the least and the most.
-median() {
-    sort -n | awk -v format="$1" '{ v[NR] = $1 }
-        END { middle = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
-              printf format "  (" format " to " format ")\n", middle, v[1], v[NR] }'
-}
 column() { awk -v at="$2" '{ print $at }' "$work/$1.txt" | median "$3"; }
 first() { cut -d' ' -f1; }
 

@@ -1,5 +1,5 @@
-# Sourced by the scripts that try several machines at once: network namespaces, the switch between them, and the Hub that
-# they ask. Needs root, and ip, tc, jq and curl.
+# Sourced by the scripts that measure: network namespaces, the switch between them, the Hub that machines ask, and figures.
+# Needs root, and ip, tc, jq and curl.
 
 # Everything in such a namespace was started here.
 end_all_in() { ip netns pids "$1" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true; }
@@ -58,3 +58,9 @@ start_hub() {
 }
 
 calc() { awk "BEGIN { printf \"%.3f\", ($*) }"; }
+# median FORMAT : of a column of numbers, with the least and the most.
+median() {
+    sort -n | awk -v format="$1" '{ v[NR] = $1 }
+        END { middle = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
+              printf format "  (" format " to " format ")\n", middle, v[1], v[NR] }'
+}

@@ -78,8 +78,9 @@ clean_up() {
 trap clean_up EXIT
 
 build() {
-    windows_cargo build --bin hffs
+    windows_cargo build --bin hffs --example plain-tcp
     random_numbers "$(dirname "$exe")"
+    random_numbers "$(dirname "$exe")/examples"
     ls -l "$exe"
 }
 
@@ -158,11 +159,12 @@ within() {
     done
     waited=$(calc "$EPOCHREALTIME - $begun")
 }
-# brings MACHINE ENDPOINT-OR-EMPTY : adds the model there, and compares it; sets `took`, in seconds.
+# brings MACHINE ENDPOINT-OR-EMPTY : adds the model there, and compares it; sets `took`, in seconds, as the daemon counts
+# them until the file has its name: Wine needs half a second more to start any command.
 brings() {
-    local begun=$EPOCHREALTIME path
+    local path
     on "$1" "$2" -q --json model add org/model >"$work/$1.json"
-    took=$(calc "$EPOCHREALTIME - $begun")
+    took=$(told "$1" .seconds)
     path=$(find "$(repo_of "$1")/snapshots" -name model.safetensors | head -1)
     [[ $(sha256sum <"$path" | cut -d' ' -f1) == "$sum" ]] || die "$1 HAS WRONG BYTES"
 }
@@ -170,7 +172,7 @@ brings() {
 told() { jq ".files[] | select(.path == \"model.safetensors\") | $2" "$work/$1.json"; }
 speed() {
     printf '%.1f s, %.0f MiB/s' "$took" "$(calc "$mib / $took")"
-    [[ -z $linux ]] || printf ', %.2f of Linux to Linux' "$(calc "$linux / $took")"
+    printf ', %.2f of Linux to Linux' "$(calc "$linux / $took")"
 }
 
 # Whoever reads what the command prints to its end must not wait for the daemon that it started. (Wine itself passes
@@ -200,21 +202,56 @@ discovery() {
     row "peer add, each the others" "$(asked windows peer ls | jq '[.[] | select(.via | index("manual"))] | length') paired on Windows"
 }
 
+listens() { [[ -n $(inside "$1" ss -ltnH "sport = :$2") ]]; }
+# plain MACHINE : what one connection, encryption and a hash cost there with nothing around them; sets `took`.
+plain() {
+    local take=("$native/examples/plain-tcp") begun=$EPOCHREALTIME
+    [[ $1 != windows ]] || take=(wine "${exe%/*}/examples/plain-tcp.exe")
+    [[ $(inside "$1" "${take[@]}" take "$(address one):7000" "$work/copy" | tr -d '\r') == "$sum" ]] || die "$1 HAS WRONG BYTES"
+    took=$(calc "$EPOCHREALTIME - $begun")
+    rm "$work/copy"
+}
+
+# clocked WAY COMMAND… : notes how long it took.
+clocked() {
+    "${@:2}"
+    echo "$took" >>"$work/$1.txt"
+}
+
+# In turns, and medians count: a disk, and memory that nobody has used yet, are slow at times. The first turn, which is
+# for them, does not count.
 both_ways() {
+    local turn way giver file
+    local -A ways=([plain-linux]="plain TCP, Linux to Linux" [plain-windows]="plain TCP, Linux to Windows"
+        [linux]="Linux to Linux" [in]="Linux to Windows" [out]="Windows to Linux")
     serves 1 "$mib"
     brings one "$hub"
     kill "$hub_pid" # From here on, only a peer has it.
-    linux=
-    brings two ''
-    row "$mib MiB, Linux to Linux" "$(speed)"
-    linux=$took
-    brings windows ''
-    row "$mib MiB, Linux to Windows" "$(speed)"
-    # The other way round: only Windows has it.
-    forget one
-    forget two
-    brings one ''
-    row "$mib MiB, Windows to Linux" "$(speed)"
+    file=$(find "$(repo_of one)/snapshots" -name model.safetensors | head -1)
+    ip netns exec "$name-one" "$native/examples/plain-tcp" give "$(address one):7000" "$file" &
+    giver=$!
+    disown "$giver"
+    within 10 listens one 7000
+    for turn in 0 1 2 3 4 5; do
+        clocked plain-linux plain two
+        clocked plain-windows plain windows
+        clocked linux brings two ''
+        forget two
+        clocked in brings windows ''
+        # The other way round: only Windows has it.
+        forget one
+        clocked out brings one ''
+        ((turn)) || rm "$work"/{plain-linux,plain-windows,linux,in,out}.txt
+        ((turn == 5)) || forget windows
+    done
+    kill "$giver"
+    for way in plain-linux plain-windows linux in out; do
+        row "$mib MiB, ${ways[$way]}, MiB/s" "$(awk -v mib="$mib" '{ print mib / $1 }' "$work/$way.txt" | median %.0f)"
+    done
+    for way in in out; do
+        row "${ways[$way]} / Linux to Linux in the same turn" "$(paste "$work"/{linux,$way}.txt | awk '{ print $1 / $2 }' | median %.2f)"
+    done
+    linux=$(median %.3f <"$work/linux.txt" | cut -d' ' -f1)
     brings two ''
     row "$mib MiB, from Windows and Linux in pieces" "$(told two '.peer_bytes | map(. / 1048576 | floor) | join(" and ")' | tr -d '"') MiB"
 }
@@ -360,10 +397,10 @@ not() { ! "$@"; }
 
 lab() {
     local entry native=${CARGO_TARGET_DIR:-$PWD/target}/$folder
-    cargo build --locked --quiet --profile "$profile" --bin hffs --example test-hub
+    cargo build --locked --quiet --profile "$profile" --bin hffs --example test-hub --example plain-tcp
     hffs=$native/hffs
     test_hub=$native/examples/test-hub
-    [[ -e $exe ]] || build
+    [[ -e $exe && -e ${exe%/*}/examples/plain-tcp.exe ]] || build
     printf '\n%s, %d MiB, %d cores, load %s\n\n' "$(wine --version)" "$mib" "$(nproc)" "$(cut -d' ' -f1-3 /proc/loadavg)"
     network
     begin_all

@@ -68,6 +68,9 @@ pub const MIRROR_FROM: Duration = Duration::from_secs(120);
 /// Ranges in flight with one source for one file: enough to hide a round trip and a slow disk; each
 /// further one only queues. Large files that are brought from one peer at the same time share them.
 pub const RANGES_PER_SOURCE: usize = 4;
+/// The same for a peer with the whole file that gives full LAN speed. yamux lets 256 KiB of a range be under way: a
+/// machine that needs some milliseconds to wake up and ask for more would have used up those of four.
+pub const RANGES_PER_FAST_PEER: usize = 12;
 /// What they share of an endpoint. Lines over an ocean give each connection little, so this is no less than what the
 /// Hub's own client opens.
 pub const RANGES_PER_ENDPOINT: usize = 8;

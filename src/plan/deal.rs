@@ -1,7 +1,7 @@
 //! Dealing: who is asked for what next.
 //!
 //! Knows the state of a plan at one moment. Does not know what led to it.
-//! Invariant: no source has more than `RANGES_PER_SOURCE` ranges, and no piece is asked of more than
+//! Invariant: no source has more than `RANGES_PER_FAST_PEER` ranges, and no piece is asked of more than
 //! two sources at once.
 //!
 //! Free pieces go first, lowest number first, because the file is hashed in order while it arrives. What
@@ -123,18 +123,20 @@ impl Plan {
             && (state.kind == Kind::Part || now >= self.held_until)
     }
 
-    /// How many ranges one source gets at once: fewer for a small file, and fewer of a source that fellows
-    /// draw from as well, so that what one of them loses when it dies is little. Downloads of this machine
-    /// that draw on the same source share them: a source gives each range the same, so a file that is
-    /// begun late would be one against many.
+    /// How many ranges one source gets at once: fewer for a small file, more of a fast one, and fewer of a source
+    /// that fellows draw from as well, so that what one of them loses when it dies is little. Downloads of this
+    /// machine that draw on the same source share them: a source gives each range the same, so a file that is begun
+    /// late would be one against many.
     fn depth(&self, source: &Source, state: &SourceState) -> usize {
+        let is_fast = state.rate().is_some_and(|rate| rate >= limits::LAN_FULL_BYTES_PER_SEC);
         let most = match state.kind {
             Kind::Stream => return 1,
             _ if self.is_shared(state) => limits::RANGES_AMONG_FELLOWS,
+            Kind::Holder if is_fast => limits::RANGES_PER_FAST_PEER,
             _ => limits::RANGES_PER_SOURCE,
         };
         let all = match source {
-            Source::Peer(_) => limits::RANGES_PER_SOURCE,
+            Source::Peer(_) => most.max(limits::RANGES_PER_SOURCE),
             Source::Endpoint(_) => limits::RANGES_PER_ENDPOINT,
         };
         let most = most.min(all.div_ceil(1 + self.others.get(source).copied().unwrap_or(0)));
