@@ -236,7 +236,7 @@ pub const BULK_CONNECTIONS: usize = 2;
 pub const BULK_RETRY: Duration = Duration::from_secs(30);
 
 /// Requests of ours that one peer may have open, and its requests that we work on at once.
-/// Twice what a download keeps in flight.
+/// More than twice what a download keeps in flight.
 pub const REQUESTS_PER_PEER_MAX: usize = 32;
 /// Of these, requests for at least `LARGE_REQUEST_BYTES`: the rest is for small files, whose requests would
 /// otherwise be refused for as long as large ones are fetched.
