@@ -194,6 +194,7 @@ fn expand_on_windows(mut rest: &str, lookup: impl Fn(&str) -> Option<String>) ->
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
     #[test]
     fn paths_are_expanded_as_a_shell_would() {
         for (written, meant) in [
