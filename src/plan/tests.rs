@@ -138,21 +138,6 @@ fn sources_of_all_speeds_add_up() {
 }
 
 #[test]
-fn a_fast_peer_is_asked_for_more_at_once_and_downloads_share_that() {
-    let asked = |rate: f64, others: usize| {
-        let cut = Cut::new(1024 * MIB);
-        let now = Instant::now();
-        let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), now);
-        plan.step(Event::Others(BTreeMap::from([(peer(0), others)])), now);
-        let (source, rate) = (peer(0), Some(rate));
-        plan.step(Event::Joined { source, offer: Offer::Whole, proof: Proof::Proven, rate }, now).len()
-    };
-    let fast = limits::LAN_FULL_BYTES_PER_SEC;
-    assert_eq!([asked(fast, 0), asked(fast, 1), asked(fast, 3)], [12, 6, 3]);
-    assert_eq!([asked(fast - 1.0, 0), asked(fast - 1.0, 1)], [4, 2]);
-}
-
-#[test]
 fn a_fast_lan_leaves_the_wan_alone() {
     let outcome = simulate(1024 * MIB, &[(peer(0), Line::of(100.0)), (hub(0), Line::of(10.0))]);
     assert!(outcome.done);
@@ -208,6 +193,20 @@ fn downloads_that_draw_on_one_source_share_its_ranges() {
         // When the others are done, there is more to ask for.
         plan.step(Event::Others(BTreeMap::new()), begin);
         assert_eq!(plan.step(Event::Tick, begin).len(), 4 - ranges);
+    }
+}
+
+#[test]
+fn a_fast_peer_is_asked_for_more_at_once_and_downloads_share_that_too() {
+    let cut = Cut::new(1024 * MIB);
+    let fast = limits::LAN_FULL_BYTES_PER_SEC;
+    for (rate, others, ranges) in [(fast, 0, 12), (fast, 1, 6), (fast, 3, 3), (fast - 1.0, 0, 4)] {
+        let now = Instant::now();
+        let mut plan = Plan::new(None, cut, PieceSet::none(cut.count()), now);
+        plan.step(Event::Others([(peer(0), others)].into()), now);
+        let (source, rate) = (peer(0), Some(rate));
+        let asked = plan.step(Event::Joined { source, offer: Offer::Whole, proof: Proof::Proven, rate }, now);
+        assert_eq!(asked.len(), ranges, "{rate:?}, {others} others");
     }
 }
 
